@@ -1,0 +1,18 @@
+"""Penstock: a caching and cost-optimizing proxy for OpenAI-compatible streaming APIs.
+
+The way of a request, and where to read it:
+
+    endpoints/   bytes in and out of Starlette
+    pipeline.py  the way of a request, top to bottom: key, look up, join or lead, fetch, keep
+    core/        what is decided, without I/O or a clock: calls, keys, policy, events, recordings, both forms of an answer
+    flights.py   who joins whom; owns the producers of recordings
+    recorder.py  drives a provider's answer into a recording
+    upstream.py  the providers over HTTP (transport.py is the engine under httpx)
+    store/       finished recordings: memory in front of disk
+    meter.py     every metric, in one place
+    settings.py  what may be configured      errors.py  what may go wrong      interfaces.py  the edges' shapes
+    app.py       puts it all together        server.py  listens                 cli.py         the commands
+    simulator/   a provider that needs no network                               demo.py        shows the main job
+"""
+
+__version__ = "0.1.0"

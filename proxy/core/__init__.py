@@ -1,0 +1,1 @@
+"""What is decided. The rule of this package is in README.md beside this file."""

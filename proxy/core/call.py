@@ -1,0 +1,182 @@
+"""A request as Penstock understands it.
+
+Rule: everything that a request may say is read here, once, and checked; later code asks a `Call`, never a header.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from proxy.core.canonical import parse
+from proxy.errors import InvalidRequest
+
+Replay = Literal["instant", "recorded"]
+Headers = Mapping[bytes, bytes]
+
+CREDENTIALS = (b"authorization", b"api-key")
+ACCOUNT = (b"openai-organization", b"openai-project")
+
+
+class Directives(msgspec.Struct, frozen=True):
+    """How a request wants to be answered: its `Cache-Control` and `x-penstock-*` headers. Times in seconds."""
+
+    no_cache: bool = False
+    no_store: bool = False
+    only_if_cached: bool = False
+    max_age: float | None = None
+    ttl: float | None = None
+    sample: bytes = b""
+    replay: Replay | None = None
+    exact: bool = False
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One request to an endpoint that Penstock understands.
+
+    `path` is relative to a provider's base URL, `query` as it came. `credentials` and `account` are the client's own
+    and go to a provider that the client pays; `forwarded` are the headers that every provider sees. All three are
+    lower-case pairs in a fixed order.
+    """
+
+    path: str
+    query: bytes
+    raw: bytes
+    body: dict[str, Any]
+    model: str
+    stream: bool
+    wants_usage: bool
+    choices: int
+    directives: Directives
+    credentials: tuple[tuple[bytes, bytes], ...]
+    account: tuple[tuple[bytes, bytes], ...]
+    forwarded: tuple[tuple[bytes, bytes], ...]
+    retries_itself: bool
+    id: str
+
+
+def header_map(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Lower-case names to values; a header that came twice is joined by a comma (RFC 9110, 5.3)."""
+    found: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        found[name] = found[name] + b", " + value if name in found else value
+    return found
+
+
+def read_call(  # noqa: PLR0913 - the parts of a request, each once
+    path: str, *, query: bytes, raw: bytes, headers: Headers, forward: Iterable[bytes], request_id: str
+) -> Call:
+    """The call that these bytes and headers make, or InvalidRequest."""
+    body = parse(raw)
+    stream, wants_usage = _stream(body)
+    return Call(
+        path=path,
+        query=query,
+        raw=raw,
+        body=body,
+        model=_model(body),
+        stream=stream,
+        wants_usage=wants_usage,
+        choices=_choices(body),
+        directives=read_directives(headers),
+        credentials=_chosen(headers, CREDENTIALS),
+        account=_chosen(headers, ACCOUNT),
+        forwarded=_chosen(headers, forward),
+        retries_itself=b"x-stainless-retry-count" in headers,
+        id=request_id,
+    )
+
+
+def _chosen(headers: Headers, names: Iterable[bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((name, headers[name]) for name in names if name in headers)
+
+
+def _model(body: Mapping[str, Any]) -> str:
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise InvalidRequest("`model` is required and must be a non-empty string.", param="model")
+    return model
+
+
+def _stream(body: Mapping[str, Any]) -> tuple[bool, bool]:
+    """(is a stream asked for, with usage)."""
+    stream = body.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise InvalidRequest("`stream` must be true, false or null.", param="stream")
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise InvalidRequest("`stream_options` must be an object or null.", param="stream_options")
+    return bool(stream), bool(stream and options and options.get("include_usage") is True)
+
+
+def _choices(body: Mapping[str, Any]) -> int:
+    n = body.get("n")
+    return n if type(n) is int and n > 0 else 1
+
+
+_NO_DIRECTIVES = Directives()
+_HEADERS = (b"cache-control", b"x-penstock-ttl", b"x-penstock-sample", b"x-penstock-replay", b"x-penstock-route")
+
+
+def read_directives(headers: Headers) -> Directives:
+    """The directives of a request. Unknown Cache-Control directives are ignored (RFC 9111, 5.2.3)."""
+    if not any(name in headers for name in _HEADERS):
+        return _NO_DIRECTIVES
+    said = _cache_control(headers.get(b"cache-control", b""))
+    replay = _one_of(headers, "x-penstock-replay", ("instant", "recorded"))
+    route = _one_of(headers, "x-penstock-route", ("cheapest", "exact"))
+    return Directives(
+        no_cache="no-cache" in said,
+        no_store="no-store" in said,
+        only_if_cached="only-if-cached" in said,
+        # What cannot be read as an age is taken for stale (RFC 9111, 4.2.1).
+        max_age=(_seconds(said["max-age"]) or 0.0) if "max-age" in said else None,
+        ttl=_ttl(headers),
+        sample=_sample(headers),
+        replay="recorded" if replay == "recorded" else "instant" if replay else None,
+        exact=route == "exact",
+    )
+
+
+def _cache_control(value: bytes) -> dict[str, str]:
+    said = {}
+    for part in value.decode("latin-1").lower().split(","):
+        name, _, argument = part.partition("=")
+        said[name.strip()] = argument.strip().strip('"')
+    return said
+
+
+def _seconds(text: str) -> float | None:
+    """Digits, with a fraction or without; not `nan`, `inf`, `1e9`, `1_000`, a sign or other scripts' digits."""
+    whole, _, fraction = text.partition(".")
+    digits = whole + fraction
+    if not digits.isascii() or not digits.isdigit() or not whole or len(digits) > 15:
+        return None
+    return float(text)
+
+
+def _ttl(headers: Headers) -> float | None:
+    value = headers.get(b"x-penstock-ttl")
+    if value is None:
+        return None
+    ttl = _seconds(value.decode("latin-1").strip())
+    if ttl is None:
+        raise InvalidRequest("`x-penstock-ttl` must be a number of seconds, 0 or more.", param="x-penstock-ttl")
+    return ttl
+
+
+def _sample(headers: Headers) -> bytes:
+    value = headers.get(b"x-penstock-sample", b"").strip()
+    if value and (not value.isdigit() or len(value) > 18):
+        raise InvalidRequest("`x-penstock-sample` must be a whole number, 0 or more.", param="x-penstock-sample")
+    return value.lstrip(b"0") or value[:1]
+
+
+def _one_of(headers: Headers, name: str, allowed: tuple[str, ...]) -> str | None:
+    value = headers.get(name.encode())
+    if value is None:
+        return None
+    word = value.decode("latin-1").strip().lower()
+    if word not in allowed:
+        raise InvalidRequest(f"`{name}` must be one of: {', '.join(allowed)}.", param=name)
+    return word

@@ -1,0 +1,108 @@
+"""A finished recording as it is kept.
+
+Rule: bytes only. An entry carries its own key, length and digest, so that a row that was cut, altered or moved to
+another key is a miss, and nothing in a cache directory is ever executed.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from proxy.core.recording import Kind
+from proxy.core.sse import Decoder, Event
+from proxy.core.view import ID_MARK, MARKED_ID, as_json, as_stream
+
+MAGIC = b"PSK1"
+_OVERHEAD = 2048  # bytes of Python objects around an entry, measured generously
+_PER_EVENT = 64
+# An entry is charged for its body and for templates up to three times its size; larger ones are made anew each time.
+_TEMPLATES = 3
+
+
+class Meta(msgspec.Struct, frozen=True, array_like=True):
+    """What is known of an entry besides its bytes. Times in seconds; `ended` since the epoch."""
+
+    key: bytes
+    kind: Kind
+    provider: str
+    model: str
+    ended: float
+    ttl: float
+    epoch: int
+    usage_asked: bool
+    has_usage: bool
+    content_type: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """One stored answer: `body` is all events joined, `times[i]` when event i came (seconds after the request)."""
+
+    meta: Meta
+    body: bytes
+    times: Sequence[float]
+    _templates: dict[tuple[bool, bool], list[bytes]] = field(default_factory=dict)
+
+    @property
+    def footprint(self) -> int:
+        """Bytes of memory that this entry is charged for."""
+        return len(self.body) * (1 + _TEMPLATES) + len(self.times) * _PER_EVENT + _OVERHEAD
+
+    def serves(self, *, stream: bool) -> bool:
+        """Can this entry answer in that form? A stream that was recorded without usage is no JSON answer."""
+        return stream or self.meta.kind == "json" or self.meta.has_usage
+
+    def events(self) -> list[Event]:
+        """The events with their recorded boundaries (the decoder finds the same ones in any split of the bytes)."""
+        if self.meta.kind == "json":
+            return [Event(self.body, self.body, None)]
+        return Decoder(max_event=len(self.body)).feed(self.body)
+
+    def frames(self, *, usage: bool, new_id: bytes) -> list[bytes]:
+        """The stream as a client that asked for usage, or did not, sees it, event by event."""
+        strip = self.meta.usage_asked and not usage
+        return as_stream(self.meta.kind, self.events(), usage=usage, strip_usage=strip, new_id=new_id)
+
+    def template(self, *, stream: bool, usage: bool) -> list[bytes]:
+        """The whole body, cut where the id goes: `id.join(template)` is what a client receives."""
+        wanted = (stream, stream and usage)
+        found = self._templates.get(wanted)
+        if found is None:
+            found = self._render(stream=stream, usage=usage).split(ID_MARK)
+            spent = sum(len(part) for template in self._templates.values() for part in template)
+            if spent + sum(map(len, found)) <= len(self.body) * _TEMPLATES:
+                self._templates[wanted] = found
+        return found
+
+    def _render(self, *, stream: bool, usage: bool) -> bytes:
+        if stream:
+            return b"".join(self.frames(usage=usage, new_id=MARKED_ID))
+        return as_json(self.meta.kind, self.events(), new_id=MARKED_ID)
+
+
+def make_entry(meta: Meta, events: Sequence[Event], times: Sequence[float]) -> Entry:
+    """The entry of a whole recording. Of a body that came in pieces, the time of the last one is kept."""
+    kept = tuple(times) if meta.kind == "stream" else tuple(times[-1:])
+    return Entry(meta, b"".join(event.raw for event in events), kept)
+
+
+def pack(entry: Entry) -> bytes:
+    """The entry as bytes: magic, SHA-256 of the rest, the rest."""
+    payload = msgspec.msgpack.encode((entry.meta, entry.body, entry.times))
+    return MAGIC + hashlib.sha256(payload).digest() + payload
+
+
+_payload = msgspec.msgpack.Decoder(tuple[Meta, bytes, tuple[float, ...]])
+
+
+def unpack(blob: bytes) -> Entry | None:
+    """The entry that `pack` made, or None for anything else."""
+    digest, payload = blob[4:36], blob[36:]
+    if blob[:4] != MAGIC or hashlib.sha256(payload).digest() != digest:
+        return None
+    try:
+        return Entry(*_payload.decode(payload))
+    except msgspec.DecodeError:
+        return None

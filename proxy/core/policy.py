@@ -1,0 +1,164 @@
+"""What may be looked up, joined and stored, and how fresh a stored answer is.
+
+Rule: an answer is shared only if the same request would deserve it again. A request that refers to state at the
+provider, or asks about the present, is a bypass, and the verdict says why (it becomes `detail=` in `Cache-Status`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from proxy.core.call import Call, Directives
+
+Sampled = Literal["cache", "collapse", "bypass"]
+
+# Members of a body by which providers let a model act on, or look at, what the request does not hold.
+STATE = ("previous_response_id", "conversation", "background")
+PRESENT = ("web_search_options", "plugins", "search_parameters", "enable_search", "web_search")
+PURE_TOOLS = ("function", "custom")
+SEARCH_MODELS = ("search-preview", "search-api", "deep-research", "sonar", "compound")
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """The operator's part of the policy (`[cache]` in the settings)."""
+
+    enabled: bool = True
+    sampled: Sampled = "cache"
+    remote_media: bool = False
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What this request may do with the cache; `reason` is set where it may do less than usual."""
+
+    look_up: bool = True
+    join: bool = True
+    lead: bool = True  # others may join it
+    keep: bool = True
+    reason: str | None = None
+
+
+PLAIN = Verdict()
+FETCH_ANEW = Verdict(look_up=False, join=False, reason="no-cache")
+JOIN_ONLY = Verdict(look_up=False, keep=False, reason="sampled")
+
+
+def bypass(reason: str) -> Verdict:
+    """Not read, not stored, neither joins nor is joined."""
+    return Verdict(look_up=False, join=False, lead=False, keep=False, reason=reason)
+
+
+def judge(call: Call, upstream_models: Iterable[str], rules: Rules) -> Verdict:
+    """The verdict on a call that may be answered by `upstream_models` (the providers' own names)."""
+    if not rules.enabled:
+        return bypass("cache-off")
+    if call.directives.no_store:
+        return bypass("no-store")
+    reason = _beyond_the_request(call, upstream_models, rules)
+    if reason is not None:
+        return bypass(reason)
+    if rules.sampled != "cache" and not _is_greedy(call.body):
+        return JOIN_ONLY if rules.sampled == "collapse" else bypass("sampled")
+    if call.directives.no_cache:
+        return FETCH_ANEW
+    return PLAIN
+
+
+def _is_greedy(body: Mapping[str, Any]) -> bool:
+    temperature = body.get("temperature")
+    return type(temperature) in (int, float) and temperature == 0
+
+
+def _beyond_the_request(call: Call, upstream_models: Iterable[str], rules: Rules) -> str | None:
+    """Why the answer depends on more than the request, or None."""
+    body = call.body
+    if body.get("store") is True or any(body.get(name) for name in STATE) or isinstance(body.get("prompt"), dict):
+        return "state"
+    if any(body.get(name) for name in PRESENT) or any(_looks_outside(name) for name in (call.model, *upstream_models)):
+        return "search"
+    tools = body.get("tools")
+    if isinstance(tools, list) and not all(_is_pure(tool) for tool in tools):
+        return "tools"
+    return _message_reason(body.get("messages"), rules)
+
+
+def _looks_outside(model: str) -> bool:
+    name = model.lower()
+    return name.endswith(":online") or any(word in name for word in SEARCH_MODELS)
+
+
+def _is_pure(tool: object) -> bool:
+    return isinstance(tool, dict) and tool.get("type") in PURE_TOOLS
+
+
+def _message_reason(messages: object, rules: Rules) -> str | None:
+    if not isinstance(messages, list):
+        return None
+    for message in messages:
+        if not isinstance(message, dict):
+            continue
+        audio = message.get("audio")
+        if isinstance(audio, dict) and "id" in audio:
+            return "state"
+        content = message.get("content")
+        if isinstance(content, list) and (reason := _part_reason(content, rules)):
+            return reason
+    return None
+
+
+def _part_reason(parts: list[Any], rules: Rules) -> str | None:
+    for part in parts:
+        if not isinstance(part, dict) or part.get("type") == "text":
+            continue
+        for name, value in _leaves(part):
+            if name == "file_id":
+                return "state"
+            if not rules.remote_media and value[:8].lower().startswith(("http://", "https://")):
+                return "remote-media"
+    return None
+
+
+def _leaves(value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every string in an object, at any depth, with the name of its member (the depth is bounded by the parser)."""
+    for name, inner in value.items():
+        if isinstance(inner, str):
+            yield name, inner
+        elif isinstance(inner, dict):
+            yield from _leaves(inner)
+        elif isinstance(inner, list):
+            for item in inner:
+                yield from _leaves(item if isinstance(item, dict) else {name: item})
+
+
+class Freshness(msgspec.Struct, frozen=True):
+    """`age` and `left` in seconds: `left` is negative once the entry has expired."""
+
+    age: float
+    left: float
+
+    @property
+    def fresh(self) -> bool:
+        return self.left > 0
+
+
+def freshness(ended: float, ttl: float, *, now: float, ttl_today: float) -> Freshness:
+    """How fresh an entry is that ended at `ended` (seconds since the epoch). A clock that went back gives age 0."""
+    age = max(0.0, now - ended)
+    return Freshness(age, min(ttl, ttl_today) - age)
+
+
+def accepts(directives: Directives, found: Freshness) -> bool:
+    """May a fresh entry answer this request?"""
+    return found.fresh and (directives.max_age is None or found.age <= directives.max_age)
+
+
+def accepts_stale(directives: Directives, found: Freshness, *, stale_if_error: float) -> bool:
+    """May this entry answer when the provider failed? Never for no-cache, never beyond the request's max-age."""
+    if directives.no_cache or found.left + stale_if_error <= 0:
+        return False
+    return directives.max_age is None or found.age <= directives.max_age
+
+
+def lifetime(directives: Directives, ttl_today: float) -> float:
+    """How long this request lets its answer be kept, in seconds; 0: it may be joined, but is not kept."""
+    return ttl_today if directives.ttl is None else min(directives.ttl, ttl_today)

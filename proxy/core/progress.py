@@ -1,0 +1,95 @@
+"""What a chat stream has shown so far.
+
+Rule: an answer is whole when every choice that was asked for has ended once, every event could be read, and none was
+an error. `[DONE]` is neither needed (one real server sends none) nor enough (a cut answer can carry it).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+FAILED_FINISHES = frozenset({"error", "content_filter", "network_error", "insufficient_system_resource"})
+# What of a delta or message counts as an answer. Reasoning alone is not one.
+SUBSTANCE = ("content", "refusal", "tool_calls", "function_call", "audio")
+
+
+class ChatProgress:
+    """Takes the events of one answer in order; `choices` is how many the request asked for."""
+
+    __slots__ = ("_open", "choices", "done", "error", "finishes", "has_usage", "malformed", "repeated", "substance")
+
+    def __init__(self, choices: int) -> None:
+        self.choices = choices
+        self.finishes: dict[int, str] = {}
+        self.substance: set[int] = set()
+        self.error: object = None
+        self.malformed = False
+        self.repeated = False
+        self.has_usage = False
+        self.done = False
+        self._open: set[int] = set()
+
+    def take(self, data: bytes) -> None:
+        """One event's data."""
+        try:
+            chunk = msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.malformed = True
+            return
+        if not isinstance(chunk, dict):
+            self.malformed = True
+            return
+        if chunk.get("error") is not None:
+            self.error = chunk["error"]
+        if chunk.get("usage") is not None:
+            self.has_usage = True
+        choices = chunk.get("choices")
+        if isinstance(choices, list):
+            for choice in choices:
+                self._choice(choice)
+
+    def _choice(self, choice: object) -> None:
+        if not isinstance(choice, dict) or type(index := choice.get("index", 0)) is not int:
+            self.malformed = True
+            return
+        self._open.add(index)
+        said = choice.get("delta", choice.get("message"))
+        if index not in self.substance and isinstance(said, Mapping) and has_substance(said):
+            self.substance.add(index)
+        finish = choice.get("finish_reason")
+        if isinstance(finish, str):
+            self.repeated = self.repeated or index in self.finishes
+            self.finishes[index] = finish
+
+    @property
+    def begun(self) -> bool:
+        """Has any choice shown itself?"""
+        return bool(self._open)
+
+    @property
+    def finished(self) -> bool:
+        """Has every choice ended: those that were asked for, and those that came?"""
+        return len(self.finishes) >= self.choices and self._open == self.finishes.keys()
+
+    @property
+    def truncated(self) -> bool:
+        """Would a clean end of HTTP, now, hide that the answer was cut?"""
+        return not self.done and not self.finished
+
+    def flaw(self) -> str | None:
+        """Why an answer that ended cleanly here is not to be kept, or None."""
+        if self.error is not None:
+            return "error"
+        if self.malformed:
+            return "malformed"
+        if not self.finished or self.repeated:
+            return "unfinished"
+        if not FAILED_FINISHES.isdisjoint(self.finishes.values()):
+            return "filtered"
+        return None if self.substance >= self._open else "empty"
+
+
+def has_substance(message: Mapping[str, Any]) -> bool:
+    """Does this delta or message say anything that an application could use?"""
+    return any(message.get(name) for name in SUBSTANCE)

@@ -1,0 +1,91 @@
+"""The log of one answer while it is made.
+
+Rule: append-only. A reader that came late sees what the first one saw, in the same pieces. Only past `max_entry`, where
+the answer can no longer be kept, is what every reader has passed let go; from then on nobody new can be served.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from proxy.core.sse import Event
+from proxy.errors import PenstockError
+
+Kind = Literal["stream", "json"]
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What is known before the body. `headers` are those that clients see, lower-case, as the provider sent them.
+
+    `usage_asked`: the provider was asked to say the usage of this stream, by the client or by Penstock.
+    """
+
+    status: int
+    kind: Kind
+    content_type: bytes
+    usage_asked: bool = False
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Clean(msgspec.Struct, frozen=True):
+    """HTTP ended cleanly, and nothing says that the answer was cut."""
+
+
+class Broken(msgspec.Struct, frozen=True):
+    """The answer failed. `told`: the provider's own error event is the last one of the log."""
+
+    error: PenstockError
+    told: bool = False
+
+
+Ending = Clean | Broken
+
+
+class Recording:
+    """Events with their offsets in time (seconds since the request was made), then how it ended.
+
+    A JSON answer's pieces are events too: their `raw` is the piece as it came, joined they are the body.
+    """
+
+    __slots__ = ("dropped", "end", "events", "has_usage", "head", "max_entry", "size", "times")
+
+    def __init__(self, max_entry: int) -> None:
+        self.max_entry = max_entry
+        self.head: Head | None = None
+        self.events: list[Event] = []
+        self.times: list[float] = []
+        self.end: Ending | None = None
+        self.has_usage = False
+        self.size = 0  # bytes ever logged
+        self.dropped = 0  # events let go, all of them from the front
+
+    @property
+    def length(self) -> int:
+        """Events ever logged."""
+        return self.dropped + len(self.events)
+
+    @property
+    def oversized(self) -> bool:
+        """Too large to be kept; takes no more readers."""
+        return self.size > self.max_entry
+
+    @property
+    def failing(self) -> bool:
+        """Nobody should join this: it failed, or what comes is an error."""
+        return isinstance(self.end, Broken) or (self.head is not None and self.head.status != 200)
+
+    def append(self, event: Event, at: float) -> None:
+        self.events.append(event)
+        self.times.append(at)
+        self.size += len(event.raw)
+
+    def since(self, position: int) -> list[Event]:
+        """The events from `position` on; it must not lie before what was let go."""
+        return self.events[position - self.dropped :]
+
+    def let_go(self, position: int) -> None:
+        """Forget the events before `position`."""
+        count = position - self.dropped
+        if count > 0:
+            del self.events[:count], self.times[:count]
+            self.dropped = position

@@ -1,0 +1,26 @@
+"""The `Cache-Status` of an answer (RFC 9211).
+
+Rule: says what the cache did and why, never the key.
+"""
+
+from proxy.core.policy import Verdict
+
+
+def hit_status(left: float, *, stale: bool) -> bytes:
+    """An answer out of the store; `left` in seconds, negative once it has expired."""
+    return b"penstock; hit; ttl=%d%s" % (left, b"; detail=stale-if-error" if stale else b"")
+
+
+def forward_status(verdict: Verdict, *, found_stale: bool, collapsed: bool, stored: bool) -> bytes:
+    """An answer from the provider; `stored`: it will be kept if it turns out whole."""
+    if collapsed:
+        return b"penstock; fwd=miss; collapsed"
+    return b"penstock; fwd=" + _why(verdict, found_stale) + (b"; stored" if stored else b"")
+
+
+def _why(verdict: Verdict, found_stale: bool) -> bytes:
+    if verdict.reason == "no-cache":
+        return b"request"
+    if verdict.reason is not None:
+        return b"bypass; detail=" + verdict.reason.encode()
+    return b"stale" if found_stale else b"miss"

@@ -1,0 +1,97 @@
+"""What one reader sees of an answer.
+
+Rule: the recorded bytes, save for three things: the id (fresh for every reader but the first), the usage (gone without
+a trace for a client that did not ask), and the form (a stream asked as JSON, or the reverse).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from proxy.core.assemble import assemble
+from proxy.core.recording import Kind
+from proxy.core.split import split
+from proxy.core.sse import DONE, Event, encode
+
+# Stands in a template where the id goes. JSON text never holds a NUL, so it can't be mistaken for content.
+ID_MARK = b"\x00"
+MARKED_ID = b'"' + ID_MARK + b'"'
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_json = msgspec.json.Encoder()
+
+
+def shown(event: Event, *, strip_usage: bool, new_id: bytes | None) -> bytes:
+    """One event as a reader sees it; empty if it sees nothing of it.
+
+    `new_id` is JSON text, or None to leave the id as it is. Bytes change only where they must.
+    """
+    data = event.data
+    if data is None or (not strip_usage and new_id is None):
+        return event.raw
+    try:
+        members = _members.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return event.raw  # `[DONE]`, or malformed: passed on as it came
+    stripped = strip_usage and "usage" in members
+    if stripped:
+        usage = bytes(members.pop("usage"))
+        if usage != b"null" and _is_empty(members.get("choices")):
+            return b""
+    old_id = bytes(members.get("id", b""))
+    if new_id is not None and len(old_id) > 2 and old_id[:1] == b'"':
+        if not stripped and event.raw.count(old_id) == 1:
+            return event.raw.replace(old_id, new_id)
+        members["id"] = msgspec.Raw(new_id)
+    elif not stripped:
+        return event.raw
+    prefix = b"event: " + event.name + b"\n" if event.name else b""
+    return prefix + encode(_json.encode(members))
+
+
+def _is_empty(choices: msgspec.Raw | None) -> bool:
+    return choices is not None and msgspec.json.decode(choices) == []
+
+
+def as_stream(kind: Kind, events: Sequence[Event], *, usage: bool, strip_usage: bool, new_id: bytes) -> list[bytes]:
+    """A finished answer as a stream's events.
+
+    `usage`: did the reader ask for it; `strip_usage`: must what the recorded stream says of it go. One item for each
+    recorded event (maybe empty), or, cut out of a completion, as many as there are chunks.
+    """
+    if kind == "stream":
+        return [shown(event, strip_usage=strip_usage, new_id=new_id) for event in events]
+    completion = msgspec.json.decode(b"".join(event.raw for event in events))
+    chunks = split(completion)
+    if usage:
+        chunks = [chunk if chunk.get("usage") else {**chunk, "usage": None} for chunk in chunks]
+    else:
+        chunks = [chunk for chunk in chunks if not chunk.pop("usage", None)]
+    return [encode(_json.encode(_with_id(chunk, new_id))) for chunk in chunks] + [DONE]
+
+
+def as_json(kind: Kind, events: Sequence[Event], *, new_id: bytes | None) -> bytes:
+    """A finished answer as one JSON body."""
+    if kind == "stream":
+        return _json.encode(_with_id(assemble(chunks_of(events)), new_id))
+    body = b"".join(event.raw for event in events)
+    if new_id is None:
+        return body
+    members = _members.decode(body)
+    old_id = bytes(members.get("id", b""))
+    if len(old_id) <= 2 or old_id[:1] != b'"':
+        return body
+    if body.count(old_id) == 1:
+        return body.replace(old_id, new_id)
+    members["id"] = msgspec.Raw(new_id)
+    return _json.encode(members)
+
+
+def chunks_of(events: Sequence[Event]) -> list[dict[str, Any]]:
+    """The JSON objects of a whole stream, without `[DONE]`."""
+    return [msgspec.json.decode(event.data) for event in events if event.data is not None and not event.is_done]
+
+
+def _with_id(answer: dict[str, Any], new_id: bytes | None) -> dict[str, Any]:
+    return {**answer, "id": msgspec.Raw(new_id)} if new_id is not None and answer.get("id") else answer

@@ -1,0 +1,184 @@
+"""Every error that Penstock answers in its own words, and the shape in which clients see it.
+
+    PenstockError                    500  api_error
+    ├── InvalidRequest               400  invalid_request_error
+    │   ├── BodyTimeout              408
+    │   ├── BodyTooLarge             413
+    │   ├── UnsupportedEncoding      415  (an encoded body)
+    │   └── UnsupportedMediaType     415  (a body that does not say it is JSON)
+    ├── Forbidden                    403  a foreign Origin, a Host that is not ours
+    ├── NotFound                     404
+    ├── MethodNotAllowed             405
+    ├── NotCached                    504  only-if-cached and nothing is
+    ├── Overloaded                   503
+    ├── ShuttingDown                 503
+    └── UpstreamError                502
+        ├── UpstreamConnectError     502  nothing was sent
+        ├── UpstreamTLSError         502  nothing was sent
+        ├── UpstreamAuthError        502  the provider refused the operator's key
+        ├── UpstreamBadContentType   502  HTML, a redirect, an encoding that was not asked for
+        ├── UpstreamTooLarge         502  one event over its bound
+        ├── UpstreamReset            502  lost after it was sent
+        ├── UpstreamTruncated        502  ended before it was whole
+        ├── UpstreamFailed           502  a stream that begins with an error: the provider's words, its status if it names one
+        ├── UpstreamStall            504  silent after it began
+        └── UpstreamTimeout          504  nothing came in time
+
+    StartupError                     not an answer: one line for the person who starts Penstock, exit 78
+
+The shape is OpenAI's: `{"error": {"message", "type", "param", "code"}}`. `retry = False` is sent as
+`x-should-retry: false`: a call that may have been paid is not worth paying twice.
+"""
+
+import msgspec
+
+
+class PenstockError(Exception):
+    """Carries what the edge must send; `message` is written for the person who reads it in a stack trace."""
+
+    status: int = 500
+    type: str = "api_error"
+    code: str | None = "internal_error"
+    retry: bool | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+
+    def body(self) -> bytes:
+        """The error as JSON, OpenAI's shape."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return msgspec.json.encode({"error": error})
+
+
+class InvalidRequest(PenstockError):
+    status = 400
+    type = "invalid_request_error"
+    code = None
+
+
+class BodyTimeout(InvalidRequest):
+    status = 408
+    code = "request_timeout"
+
+
+class BodyTooLarge(InvalidRequest):
+    status = 413
+    code = "request_too_large"
+
+
+class UnsupportedEncoding(InvalidRequest):
+    status = 415
+    code = "unsupported_content_encoding"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    status = 415
+    code = "unsupported_media_type"
+
+
+class Forbidden(PenstockError):
+    status = 403
+    type = "invalid_request_error"
+    code = "forbidden"
+
+
+class NotFound(PenstockError):
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class MethodNotAllowed(PenstockError):
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class NotCached(PenstockError):
+    status = 504
+    type = "invalid_request_error"
+    code = "not_cached"
+    retry = False
+
+
+class Overloaded(PenstockError):
+    status = 503
+    code = "overloaded"
+
+
+class ShuttingDown(PenstockError):
+    status = 503
+    code = "shutting_down"
+
+
+class UpstreamError(PenstockError):
+    status = 502
+    type = "upstream_error"
+    code = "upstream_error"
+
+
+class UpstreamConnectError(UpstreamError):
+    code = "upstream_connect_error"
+
+
+class UpstreamTLSError(UpstreamError):
+    code = "upstream_tls_error"
+
+
+class UpstreamAuthError(UpstreamError):
+    code = "upstream_auth_error"
+    retry = False
+
+
+class UpstreamBadContentType(UpstreamError):
+    code = "upstream_bad_content_type"
+    retry = False
+
+
+class UpstreamTooLarge(UpstreamError):
+    code = "upstream_event_too_large"
+    retry = False
+
+
+class UpstreamReset(UpstreamError):
+    code = "upstream_reset"
+    retry = False
+
+
+class UpstreamTruncated(UpstreamError):
+    code = "upstream_truncated"
+    retry = False
+
+
+class UpstreamFailed(UpstreamError):
+    """`said` is the `error` member of the provider's event."""
+
+    def __init__(self, said: object) -> None:
+        error = said if isinstance(said, dict) else {"message": str(said)}
+        super().__init__(str(error.get("message") or "The provider reported an error."))
+        self.said = error
+        code = error.get("code")
+        if type(code) is int and 400 <= code <= 599:
+            self.status = code
+
+    def body(self) -> bytes:
+        return msgspec.json.encode({"error": self.said})
+
+
+class UpstreamStall(UpstreamError):
+    status = 504
+    code = "upstream_stall"
+    retry = False
+
+
+class UpstreamTimeout(UpstreamError):
+    status = 504
+    code = "upstream_timeout"
+    retry = False
+
+
+class StartupError(Exception):
+    """Penstock cannot start as it was told to; the message names the setting's path and what to do."""
