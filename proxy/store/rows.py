@@ -1,0 +1,147 @@
+"""diskcache, kept to bytes.
+
+Rule: nothing that lies in a cache directory is ever executed. diskcache unpickles what a row tells it to
+(CVE-2025-69872, without a fix), opens whatever path a row names, and sets its own attributes from a table in the same
+file. Here a key and a value are bytes or they are an error, a value's file has a name that diskcache could have given,
+and what the table says about settings is not listened to.
+"""
+
+import os
+import re
+import sqlite3
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import diskcache
+from diskcache.core import ENOVAL, METADATA, MODE_BINARY, MODE_RAW, UNKNOWN
+
+MIN_FILE_SIZE = 1 << 20  # bytes; smaller values lie in the row
+_EVERY_COLUMN = (
+    "SELECT key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value"
+    " FROM Cache LIMIT 0"
+)
+_NAME = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]{28}\.val")
+
+# Every setting that diskcache knows is given: none is left for the file to choose.
+_SETTINGS = diskcache.DEFAULT_SETTINGS | {
+    "statistics": 0,  # counting in the file would turn each read into a write
+    "eviction_policy": "least-recently-stored",  # for the same reason: 8 µs a read against 49
+    # Culled at once by a put: few, because ten of the largest entries may be the whole cache. DiskTier culls the rest.
+    "cull_limit": 2,
+    "disk_min_file_size": MIN_FILE_SIZE,
+    # Bytes: what a large transaction leaves of the write-ahead log, which no limit counts, is cut back to this.
+    "sqlite_journal_size_limit": 4 << 20,
+}
+
+
+# size, mode, filename, value: what a row holds of a value
+Columns = tuple[int, int, str | None, memoryview | None]
+
+
+class RowError(ValueError):
+    """What was found is not what was written: a planted, cut or altered row."""
+
+
+class ByteDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
+    """Stores and reads bytes. Everything else is a TypeError on the way in and a RowError on the way out."""
+
+    def __init__(self, directory: str, **_from_the_file: object) -> None:
+        super().__init__(directory, min_file_size=MIN_FILE_SIZE)
+        self._last = threading.local()
+
+    def put(self, key: object) -> tuple[Any, bool]:
+        if type(key) is not bytes:
+            raise TypeError("a key must be bytes")
+        return sqlite3.Binary(key), True
+
+    def get(self, key: object, raw: object) -> bytes:
+        if raw != 1 or type(key) is not bytes:
+            raise RowError("a key that is not bytes")
+        return key
+
+    def store(self, value: object, read: bool, key: object = UNKNOWN) -> Columns:  # noqa: ARG002  # diskcache's
+        if type(value) is not bytes or read:
+            raise TypeError("a value must be bytes")
+        if len(value) < self.min_file_size:
+            return 0, MODE_RAW, None, sqlite3.Binary(value)
+        name, path = self.filename()
+        self._last.name = name
+        self._write(path, iter((value,)), "xb")
+        return len(value), MODE_BINARY, name, None
+
+    def fetch(self, mode: object, filename: object, value: object, read: bool) -> bytes:
+        if read:
+            raise TypeError("values are read whole")
+        if mode == MODE_RAW and type(value) is bytes and filename is None:
+            return value
+        if mode == MODE_BINARY and value is None and _is_ours(filename):
+            return read_value(Path(self._directory, str(filename)))
+        raise RowError("a value that is not bytes")
+
+    def remove(self, file_path: object) -> None:
+        # Rows say which files go when they are replaced or culled: a planted one must not choose.
+        if _is_ours(file_path):
+            super().remove(file_path)
+
+    def settle(self, *, stored: bool) -> None:
+        """This thread's last `store` is over: where no row points to its file, the file goes."""
+        name, self._last.name = getattr(self._last, "name", None), None
+        if name is not None and not stored:
+            self.remove(name)
+
+
+class RowCache(diskcache.Cache):  # type: ignore[misc]
+    """A diskcache.Cache of bytes in `directory`, bounded to `size_limit` bytes, that waits a second for a lock."""
+
+    def __init__(self, directory: Path, size_limit: int) -> None:
+        self._ours = _SETTINGS | {"size_limit": size_limit}
+        if os.path.expandvars(directory) != str(directory):
+            raise OSError(f"{directory}: diskcache would take $ for a variable")
+        super().__init__(str(directory), timeout=1, disk=ByteDisk, **self._ours)
+        # A table of another shape is taken as it is, and then fails at every put: better now, when it can be set aside.
+        self._sql(_EVERY_COLUMN).close()
+
+    def reset(self, key: str, value: Any = ENOVAL, update: bool = True) -> Any:
+        """Called by diskcache with each row of the Settings table: it sets attributes, pragmas and numbers from it.
+
+        A row named `_directory` would lead elsewhere, `disk_fetch` would replace a method: only what we know gets
+        through, and with our value.
+        """
+        if key in self._ours:
+            return super().reset(key, self._ours[key], update)
+        if key not in METADATA:
+            return None
+        found = super().reset(key, value, update)
+        if type(found) is not int:
+            raise RowError(f"the cache's {key} is not a number")
+        return found
+
+    def set(self, key: bytes, value: bytes, expire: float) -> None:
+        """Store, or leave no file behind: diskcache forgets it when a full disk refuses the row."""
+        stored = False
+        try:
+            super().set(key, value, expire=expire)
+            stored = True
+        finally:
+            self.disk.settle(stored=stored)
+
+    def filename_of(self, key: bytes) -> str | None:
+        """The file that holds this key's value, expired or not."""
+        rows = self._sql("SELECT filename FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchall()
+        return rows[0][0] if rows else None
+
+
+def read_value(path: Path, limit: int = -1) -> bytes:
+    """The first `limit` bytes (-1: all) of a value's file. Raises OSError, RowError where it is no plain file."""
+    # Neither a link out of the directory nor a pipe that would hold a reader for ever.
+    opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(opened, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise RowError("a value's file that is no file")
+        return file.readall() if limit < 0 else file.read(limit)
+
+
+def _is_ours(name: object) -> bool:
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
