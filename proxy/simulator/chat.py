@@ -1,0 +1,176 @@
+"""One call of /v1/chat/completions, from its bytes to its tally."""
+
+import hashlib
+import secrets
+import time
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from proxy.simulator.answers import Answer, answer
+from proxy.simulator.behaviour import Behaviour
+from proxy.simulator.delivery import CallerLeftError, Delivery, Outcome, Pace, read_body
+from proxy.simulator.errors import ApiError, on_demand
+from proxy.simulator.faults import spoil
+from proxy.simulator.render import Stamp, completion, stream
+from proxy.simulator.request import Chat, read
+from proxy.simulator.script import Script, whole
+from proxy.simulator.tally import Counts
+
+_AT_ONCE = Pace(0.0, 0.0)
+_NO_FAULT = Behaviour()
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A call as it came in: what a test of a proxy looks at. `raw` is the body, byte for byte."""
+
+    method: str
+    path: str
+    query: str
+    headers: tuple[tuple[str, str], ...]
+    raw: bytes
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What will be sent, and how fast."""
+
+    script: Script
+    pace: Pace
+    answer: Answer | None = None
+
+
+class ChatCompletions:
+    """The endpoint and its memory: the counts, the last call, and how often each `fail=K` request has failed."""
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+        self.last: Received | None = None
+        self._failures: dict[bytes, int] = {}
+
+    def forget(self) -> None:
+        """All counts to 0. A call that is open goes on counting where it began."""
+        self.counts = Counts()
+        self._failures.clear()
+
+    async def post(self, scope: Scope, receive: Receive, send: Send) -> None:
+        counts = self.counts
+        counts.begin()
+        outcome = Outcome.FAILED
+        try:
+            outcome = await self._answer(counts, scope, receive, send)
+        except CallerLeftError:
+            outcome = Outcome.HUNG_UP
+        finally:
+            counts.end(outcome)
+
+    async def _answer(self, counts: Counts, scope: Scope, receive: Receive, send: Send) -> Outcome:
+        began = time.monotonic()
+        headers = Headers(scope=scope)
+        raw = await read_body(receive)
+        pairs = tuple(headers.items())
+        query = scope.get("query_string", b"").decode("latin-1")
+        self.last = Received(scope["method"], scope["path"], query, pairs, raw)
+        try:
+            check_key(headers)
+            chat = read(raw, ";".join(headers.getlist("x-simulator")))
+        except ApiError as error:
+            return await _deliver(Plan(refused(error), _AT_ONCE), began).run(receive, send)
+        return await self._serve(chat, raw, counts, began, receive, send)
+
+    async def _serve(
+        self, chat: Chat, raw: bytes, counts: Counts, began: float, receive: Receive, send: Send
+    ) -> Outcome:
+        if chat.behaviour.fail is not None:
+            chat = msgspec.structs.replace(chat, behaviour=self._while_failing(chat, raw))
+        plan = _plan(chat)
+        served = counts.served(chat.model.id)
+        served.calls += 1
+        delivery = _deliver(plan, began)
+        try:
+            return await delivery.run(receive, send)
+        finally:
+            if plan.answer is not None and plan.script.billed:
+                served.prompt_tokens += plan.answer.prompt.tokens
+                served.cached_tokens += plan.answer.prompt.cached
+                served.completion_tokens += delivery.tokens_sent
+
+    def _while_failing(self, chat: Chat, raw: bytes) -> Behaviour:
+        """The faults for the first K calls of exactly these bytes and options, mercy afterwards."""
+        options = msgspec.json.encode(chat.behaviour)
+        exact = hashlib.sha256(options + b"\0" + raw).digest()
+        failed = self._failures.get(exact, 0)
+        if failed >= (chat.behaviour.fail or 0):
+            return chat.behaviour.spared()
+        self._failures[exact] = failed + 1
+        return chat.behaviour.failing()
+
+
+def check_key(headers: Headers) -> None:
+    """ApiError 401 for the one key that is refused; every other key is good, and so is none."""
+    if headers.get("authorization", "").removeprefix("Bearer ").strip() == "bad-key":
+        raise ApiError(
+            401,
+            "Incorrect API key provided: bad-key. You can find your API key at https://platform.openai.com/account/api-keys.",
+            code="invalid_api_key",
+        )
+
+
+def refused(error: ApiError) -> Script:
+    script = whole(error.body())
+    return msgspec.structs.replace(script, status=error.status, headers=error.headers, failed=True, billed=False)
+
+
+def _plan(chat: Chat) -> Plan:
+    behaviour = chat.behaviour
+    try:
+        _refuse_on_demand(chat)
+        said = answer(chat)
+    except ApiError as error:
+        return Plan(refused(error), Pace(behaviour.first or 0.0, 0.0))
+    stamp = Stamp("chatcmpl-" + secrets.token_hex(15)[:29], int(time.time()))
+    streamed = bool(chat.request.stream) and not behaviour.json
+    script = stream(said, chat, stamp) if streamed else completion(said, chat, stamp)
+    pace = _pace(chat)
+    if not streamed:
+        # A JSON answer comes when its last token would have come.
+        pace = Pace(pace.first + pace.gap * max(choice.tokens for choice in said.choices), 0.0)
+    if behaviour != _NO_FAULT:
+        script = spoil(script, behaviour)
+    return Plan(script, pace, said)
+
+
+def _refuse_on_demand(chat: Chat) -> None:
+    behaviour = chat.behaviour
+    if behaviour.status is not None:
+        raise on_demand(behaviour.status, behaviour.error_headers())
+    if behaviour.refuse_usage and chat.request.stream_options is not None:
+        message = "Unknown parameter: 'stream_options'."
+        raise ApiError(400, message, param="stream_options", code="unknown_parameter")
+
+
+def _pace(chat: Chat) -> Pace:
+    model, behaviour = chat.model, chat.behaviour
+    first = model.first if behaviour.first is None else behaviour.first
+    return Pace(first, model.gap if behaviour.gap is None else behaviour.gap)
+
+
+def _deliver(plan: Plan, began: float) -> Delivery:
+    """`began`: monotonic seconds at which the call came in."""
+    script = plan.script
+    headers = [
+        ("content-type", script.content_type),
+        ("x-request-id", "req_" + secrets.token_hex(16)),
+        ("openai-version", "2020-10-01"),
+        ("openai-processing-ms", str(int((time.monotonic() - began + plan.pace.first) * 1000))),
+        ("x-ratelimit-limit-requests", "10000"),
+        ("x-ratelimit-limit-tokens", "2000000"),
+        ("x-ratelimit-remaining-requests", "9999"),
+        ("x-ratelimit-remaining-tokens", "1999000"),
+        ("x-ratelimit-reset-requests", "6ms"),
+        ("x-ratelimit-reset-tokens", "30ms"),
+        *script.headers,
+    ]
+    if script.length is not None:
+        headers.append(("content-length", str(script.length)))
+    return Delivery(script, plan.pace, [(name.encode(), value.encode("latin-1")) for name, value in headers])
