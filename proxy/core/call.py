@@ -16,6 +16,9 @@ Headers = Mapping[bytes, bytes]
 
 CREDENTIALS = (b"authorization", b"api-key")
 ACCOUNT = (b"openai-organization", b"openai-project")
+DIRECTIVES = (b"cache-control", b"x-penstock-ttl", b"x-penstock-sample", b"x-penstock-replay", b"x-penstock-route")
+RETRY_COUNT = b"x-stainless-retry-count"  # an SDK that retries by itself says so with it
+HEEDED = (*CREDENTIALS, *ACCOUNT, *DIRECTIVES, RETRY_COUNT)
 
 
 class Directives(msgspec.Struct, frozen=True):
@@ -52,7 +55,6 @@ class Call(msgspec.Struct, frozen=True):
     account: tuple[tuple[bytes, bytes], ...]
     forwarded: tuple[tuple[bytes, bytes], ...]
     retries_itself: bool
-    id: str
 
 
 def header_map(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -63,10 +65,8 @@ def header_map(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return found
 
 
-def read_call(  # noqa: PLR0913 - the parts of a request, each once
-    path: str, *, query: bytes, raw: bytes, headers: Headers, forward: Iterable[bytes], request_id: str
-) -> Call:
-    """The call that these bytes and headers make, or InvalidRequest."""
+def read_call(path: str, *, query: bytes, raw: bytes, headers: Headers, forward: Iterable[bytes]) -> Call:
+    """The call that these bytes and headers make, or InvalidRequest. Of the headers only HEEDED and `forward` count."""
     body = parse(raw)
     stream, wants_usage = _stream(body)
     return Call(
@@ -82,8 +82,7 @@ def read_call(  # noqa: PLR0913 - the parts of a request, each once
         credentials=_chosen(headers, CREDENTIALS),
         account=_chosen(headers, ACCOUNT),
         forwarded=_chosen(headers, forward),
-        retries_itself=b"x-stainless-retry-count" in headers,
-        id=request_id,
+        retries_itself=RETRY_COUNT in headers,
     )
 
 
@@ -115,12 +114,11 @@ def _choices(body: Mapping[str, Any]) -> int:
 
 
 _NO_DIRECTIVES = Directives()
-_HEADERS = (b"cache-control", b"x-penstock-ttl", b"x-penstock-sample", b"x-penstock-replay", b"x-penstock-route")
 
 
 def read_directives(headers: Headers) -> Directives:
     """The directives of a request. Unknown Cache-Control directives are ignored (RFC 9111, 5.2.3)."""
-    if not any(name in headers for name in _HEADERS):
+    if not any(name in headers for name in DIRECTIVES):
         return _NO_DIRECTIVES
     said = _cache_control(headers.get(b"cache-control", b""))
     replay = _one_of(headers, "x-penstock-replay", ("instant", "recorded"))

@@ -4,6 +4,7 @@ Rule: an answer is shared only if the same request would deserve it again. A req
 provider, or asks about the present, is a bypass, and the verdict says why (it becomes `detail=` in `Cache-Status`).
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -17,7 +18,8 @@ Sampled = Literal["cache", "collapse", "bypass"]
 STATE = ("previous_response_id", "conversation", "background")
 PRESENT = ("web_search_options", "plugins", "search_parameters", "enable_search", "web_search")
 PURE_TOOLS = ("function", "custom")
-SEARCH_MODELS = ("search-preview", "search-api", "deep-research", "sonar", "compound")
+SEARCH_MODELS = re.compile(r"search-preview|search-api|deep-research|sonar|compound|:online$", re.IGNORECASE)
+_SUSPECTS = frozenset({*STATE, *PRESENT, "store", "prompt"})
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -72,19 +74,17 @@ def _is_greedy(body: Mapping[str, Any]) -> bool:
 def _beyond_the_request(call: Call, upstream_models: Iterable[str], rules: Rules) -> str | None:
     """Why the answer depends on more than the request, or None."""
     body = call.body
-    if body.get("store") is True or any(body.get(name) for name in STATE) or isinstance(body.get("prompt"), dict):
-        return "state"
-    if any(body.get(name) for name in PRESENT) or any(_looks_outside(name) for name in (call.model, *upstream_models)):
+    if not _SUSPECTS.isdisjoint(body):
+        if body.get("store") is True or any(body.get(name) for name in STATE) or isinstance(body.get("prompt"), dict):
+            return "state"
+        if any(body.get(name) for name in PRESENT):
+            return "search"
+    if any(SEARCH_MODELS.search(name) for name in {call.model, *upstream_models}):
         return "search"
     tools = body.get("tools")
     if isinstance(tools, list) and not all(_is_pure(tool) for tool in tools):
         return "tools"
     return _message_reason(body.get("messages"), rules)
-
-
-def _looks_outside(model: str) -> bool:
-    name = model.lower()
-    return name.endswith(":online") or any(word in name for word in SEARCH_MODELS)
 
 
 def _is_pure(tool: object) -> bool:

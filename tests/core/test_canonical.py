@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.core.canonical import MAX_DEPTH, canonical, key, parse
+from proxy.core.canonical import MAX_DEPTH, canonical, key, keyed, parse
 from proxy.errors import InvalidRequest
 
 IGNORE = ("user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
@@ -406,14 +406,14 @@ def test_random_bytes_are_refused(raw: bytes) -> None:
 
 
 def test_a_key_is_32_bytes_and_depends_on_the_secret_and_each_part() -> None:
-    one = key(b"secret", [b"a", b"b"])
+    one = key(keyed(b"secret"), [b"a", b"b"])
     assert len(one) == 32
-    assert one == key(b"secret", (b"a", b"b"))
+    assert one == key(keyed(b"secret"), (b"a", b"b"))
     others = [[b"ab"], [b"ab", b""], [b"", b"ab"], [b"b", b"a"], [b"a", b"b", b""], [b"a"], [], [b""]]
-    assert len({one, key(b"other", [b"a", b"b"]), *(key(b"secret", parts) for parts in others)}) == 10
+    assert len({one, key(keyed(b"other"), [b"a", b"b"]), *(key(keyed(b"secret"), parts) for parts in others)}) == 10
 
 
 @settings(deadline=None, max_examples=60)
 @given(one=st.lists(st.binary(max_size=10), max_size=4), other=st.lists(st.binary(max_size=10), max_size=4))
 def test_no_two_lists_of_parts_have_one_key(one: list[bytes], other: list[bytes]) -> None:
-    assert (key(b"secret", one) == key(b"secret", other)) is (one == other)
+    assert (key(keyed(b"secret"), one) == key(keyed(b"secret"), other)) is (one == other)
