@@ -12,7 +12,6 @@ import os
 import sqlite3
 import struct
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,7 +50,7 @@ class ByteTier(Protocol):
     def get(self, key: bytes) -> bytes | None: ...
     def put(self, key: bytes, blob: bytes, expire: float) -> None: ...
     def delete(self, key: bytes) -> None: ...
-    def keys(self) -> Iterator[bytes]: ...
+    def all_keys(self) -> list[bytes]: ...
     def clear(self) -> int: ...
     def stats(self) -> DiskStats: ...
     def close(self) -> None: ...
@@ -67,6 +66,7 @@ class DiskTier:
     def __init__(self, directory: Path, size_limit: int) -> None:
         self._directory = directory.absolute()
         self._limit = size_limit
+        self._unmeasured = 0  # bytes put since the volume was last asked for
         private_directory(self._directory)
         self._presence = os.open(self._directory / "in-use", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -96,8 +96,12 @@ class DiskTier:
         try:
             self._cache.set(key, value, expire)
             # diskcache culls a fixed number of rows a put: a large value after many small ones would go past the limit.
-            if self._cache.volume() > self._limit:
-                self._cache.cull()
+            # To ask costs as much as to put, so it is asked once in a while, at most 1 % of the limit late.
+            self._unmeasured += len(value)
+            if self._unmeasured > self._limit // 100:
+                self._unmeasured = 0
+                if self._cache.volume() > self._limit:
+                    self._cache.cull()
         except FAILURES as error:
             self._failed(error)
             raise
@@ -110,9 +114,13 @@ class DiskTier:
             self._failed(error)
             raise
 
-    def keys(self) -> Iterator[bytes]:
+    def all_keys(self) -> list[bytes]:
         """Every key that has a row, expired ones included. Raises FAILURES."""
-        yield from self._cache.keys()
+        try:
+            return [key for key in self._cache.all_keys() if isinstance(key, bytes)]
+        except FAILURES as error:
+            self._failed(error)
+            raise
 
     def clear(self) -> int:
         """Remove everything; how many rows there were. Raises FAILURES, with a part removed."""

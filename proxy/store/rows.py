@@ -127,6 +127,10 @@ class RowCache(diskcache.Cache):  # type: ignore[misc]
         finally:
             self.disk.settle(stored=stored)
 
+    def all_keys(self) -> list[object]:
+        """What stands in the key column, unchecked, expired rows included."""
+        return [row[0] for row in self._sql("SELECT key FROM Cache WHERE raw = 1")]
+
     def filename_of(self, key: bytes) -> str | None:
         """The file that holds this key's value, expired or not."""
         rows = self._sql("SELECT filename FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchall()

@@ -99,7 +99,7 @@ class TieredStore(Generic[E]):
 
     def _learn(self, disk: ByteTier) -> None:
         """In a reader's thread. To set a bit twice is to set it once: puts may add meanwhile."""
-        for key in disk.keys():
+        for key in disk.all_keys():
             self._added.add(key)
 
     def put(self, key: bytes, entry: E, *, expire: float) -> None:
