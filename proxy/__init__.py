@@ -4,7 +4,7 @@ The way of a request, and where to read it:
 
     endpoints/   bytes in and out of Starlette
     pipeline.py  the way of a request, top to bottom: key, look up, join or lead, fetch, keep
-    core/        what is decided, without I/O or a clock: calls, keys, policy, events, recordings, both forms of an answer
+    core/        what is decided, without I/O or a clock: calls, keys, policy, events, recordings
     flights.py   who joins whom; owns the producers of recordings
     recorder.py  drives a provider's answer into a recording
     upstream.py  the providers over HTTP (transport.py is the engine under httpx)

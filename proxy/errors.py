@@ -20,7 +20,7 @@
         ├── UpstreamTooLarge         502  one event over its bound
         ├── UpstreamReset            502  lost after it was sent
         ├── UpstreamTruncated        502  ended before it was whole
-        ├── UpstreamFailed           502  a stream that begins with an error: the provider's words, its status if it names one
+        ├── UpstreamFailed           502  a stream that begins with an error: in the provider's words
         ├── UpstreamStall            504  silent after it began
         └── UpstreamTimeout          504  nothing came in time
 
@@ -56,7 +56,7 @@ class PenstockError(Exception):
 class InvalidRequest(PenstockError):
     status = 400
     type = "invalid_request_error"
-    code = None
+    code: str | None = None
 
 
 class BodyTimeout(InvalidRequest):

@@ -1,0 +1,234 @@
+"""Who joins whom: recordings that are being made, by key, and the readers of each.
+
+The producer of a recording belongs to the application, never to a client: a client that leaves takes its own reader
+with it and nothing else. When the last reader has left, `on_abandon` decides.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Literal
+
+from proxy.core.recording import Broken, Clean, Ending, Head, Recording
+from proxy.core.sse import Event
+from proxy.errors import PenstockError, ShuttingDown
+
+OnAbandon = Literal["cancel", "finish"]
+Produce = Callable[["Flight"], Coroutine[None, None, None]]
+
+# How far the fastest reader of an oversized answer may be ahead of the slowest, in bytes.
+WINDOW = 256 * 1024
+
+logger = logging.getLogger("penstock.flights")
+
+
+class Reader:
+    """One client's place in a recording."""
+
+    __slots__ = ("_flight", "_waiter", "first", "position")
+
+    def __init__(self, flight: "Flight", *, first: bool) -> None:
+        self._flight = flight
+        self._waiter: asyncio.Future[None] | None = None
+        self.first = first
+        self.position = 0
+
+    @property
+    def flight(self) -> "Flight":
+        return self._flight
+
+    @property
+    def recording(self) -> Recording:
+        return self._flight.recording
+
+    async def head(self) -> Head:
+        """The answer's head, as soon as there is something behind it. Raises what the recording failed with.
+
+        A stream has a head once its first event is there: one that fails before it is an error with a status.
+        """
+        recording = self.recording
+        while recording.length == 0 and recording.end is None:
+            await self._changed()
+        if recording.length == 0 and isinstance(recording.end, Broken):
+            raise recording.end.error
+        if recording.head is None:
+            raise AssertionError("a recording has a head before its first event")
+        return recording.head
+
+    async def ended(self) -> Ending | None:
+        """How the recording ended; None if it grew over its bound first, and can only be read as it comes."""
+        recording = self.recording
+        while recording.end is None and not recording.oversized:
+            await self._changed()
+        return recording.end
+
+    async def more(self) -> list[Event]:
+        """The events since the last call, as soon as there are any. Empty: it ended, or `nudge` was called."""
+        recording = self.recording
+        if self.position == recording.length and recording.end is None:
+            await self._changed()
+        events = recording.since(self.position)
+        self.position += len(events)
+        if recording.oversized:
+            self._flight.let_go()
+        return events
+
+    def nudge(self) -> None:
+        """Wake whoever waits in this reader."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _changed(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def leave(self) -> None:
+        """Give up the place; what was owed to this reader only ends with it. Owed on every exit."""
+        self._flight.leave(self)
+
+
+class Flight:
+    """A recording that is being made, and its readers. `ttl` in seconds: the shortest that any reader asked for."""
+
+    __slots__ = ("_flights", "_room", "key", "landed", "newer", "readers", "recording", "task", "ttl")
+
+    def __init__(self, flights: "Flights", key: bytes | None, *, ttl: float, max_entry: int) -> None:
+        self._flights = flights
+        self._room: asyncio.Future[None] | None = None
+        self.key = key
+        self.ttl = ttl
+        self.recording = Recording(max_entry)
+        self.readers: set[Reader] = set()
+        self.newer: Flight | None = None
+        self.landed = False
+        self.task: asyncio.Task[None] | None = None
+
+    def reader(self, ttl: float | None = None) -> Reader:
+        """A new reader, from the start of the recording."""
+        reader = Reader(self, first=not self.readers and self.task is None)
+        self.readers.add(reader)
+        if ttl is not None:
+            self.ttl = min(self.ttl, ttl)
+        return reader
+
+    @property
+    def joinable(self) -> bool:
+        recording = self.recording
+        return not (recording.failing or recording.oversized or (self.task is not None and self.task.cancelling()))
+
+    @property
+    def outrun(self) -> bool:
+        """Has a flight of the same key that began later already landed? Then this answer is the older one."""
+        newer = self.newer
+        while newer is not None and not newer.landed:
+            newer = newer.newer
+        return newer is not None
+
+    # The producer's side.
+
+    def begin(self, head: Head) -> None:
+        self.recording.head = head
+
+    def append(self, event: Event, at: float) -> None:
+        self.recording.append(event, at)
+
+    def wake(self) -> None:
+        """Tell the readers what was appended; once for all events that came together."""
+        for reader in self.readers:
+            reader.nudge()
+
+    def finish(self, end: Ending) -> None:
+        if self.recording.end is None:
+            self.recording.end = end
+            self.wake()
+
+    async def room(self) -> None:
+        """Wait while an oversized answer is too far ahead of its slowest reader."""
+        while self.recording.oversized and self._backlog() > WINDOW:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+
+    def let_go(self) -> None:
+        """A reader of an oversized answer went on: drop what all have passed, and let the producer go on."""
+        if self.readers:
+            self.recording.let_go(min(reader.position for reader in self.readers))
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def _backlog(self) -> int:
+        return sum(len(event.raw) for event in self.recording.events)
+
+    def leave(self, reader: Reader) -> None:
+        """Take a reader out; the last one out may end the flight."""
+        self.readers.discard(reader)
+        if self.recording.oversized:
+            self.let_go()
+        if not self.readers:
+            self._flights.abandoned(self)
+
+
+class Flights:
+    """All flights. Every method is synchronous: between looking and acting, nothing else runs."""
+
+    def __init__(self, *, on_abandon: OnAbandon, max_entry: int) -> None:
+        self._by_key: dict[bytes, Flight] = {}
+        self._all: set[Flight] = set()
+        self._on_abandon = on_abandon
+        self._max_entry = max_entry
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def find(self, key: bytes) -> Flight | None:
+        """The newest flight of this key, if it takes joiners."""
+        flight = self._by_key.get(key)
+        return flight if flight is not None and flight.joinable else None
+
+    def lead(self, key: bytes | None, produce: Produce, *, ttl: float) -> Reader:
+        """Start a flight and read it first. With a key it becomes the newest of that key; without, nobody finds it."""
+        flight = Flight(self, key, ttl=ttl, max_entry=self._max_entry)
+        reader = flight.reader()
+        if key is not None:
+            older = self._by_key.get(key)
+            if older is not None:
+                older.newer = flight
+            self._by_key[key] = flight
+        self._all.add(flight)
+        flight.task = asyncio.get_running_loop().create_task(produce(flight))
+        flight.task.add_done_callback(lambda task: self._done(flight, task))
+        return reader
+
+    def abandoned(self, flight: Flight) -> None:
+        """Nobody reads this flight any more."""
+        wanted = self._on_abandon == "finish" and flight.key is not None and not flight.recording.oversized
+        if flight.recording.end is None and flight.task is not None and not wanted:
+            self._forget(flight)
+            flight.task.cancel()
+
+    def _forget(self, flight: Flight) -> None:
+        if flight.key is not None and self._by_key.get(flight.key) is flight:
+            del self._by_key[flight.key]
+
+    def _done(self, flight: Flight, task: asyncio.Task[None]) -> None:
+        """Whatever ended the producer, its readers are told and nothing stays behind."""
+        self._all.discard(flight)
+        self._forget(flight)
+        if task.cancelled():
+            flight.finish(Broken(ShuttingDown("Penstock is shutting down and could not finish this answer.")))
+            return
+        error = task.exception()
+        if error is not None:
+            logger.error("a producer failed", exc_info=error)
+            flight.finish(Broken(PenstockError("Penstock failed while it made this answer.")))
+        elif flight.recording.end is None:
+            flight.finish(Clean())
+
+    async def close(self) -> None:
+        """End every flight; their readers get an error."""
+        tasks = [flight.task for flight in self._all if flight.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

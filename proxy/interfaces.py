@@ -1,0 +1,112 @@
+"""The shapes of the edges: what the pipeline asks of a store, a provider, a meter and a clock.
+
+Edges are built in app.py and handed in; tests hand in fakes of the same shape.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from proxy.core.call import Call
+from proxy.core.entry import Entry
+from proxy.core.routing import Target
+
+
+class Clock(Protocol):
+    def wall(self) -> float:
+        """Seconds since the epoch: for ages and expiry, which outlive the process."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back: for everything that is measured or waited for."""
+        ...
+
+
+class Epoch(Protocol):
+    @property
+    def current(self) -> int:
+        """How often the cache was purged: an entry that was begun before the last purge is a miss."""
+        ...
+
+
+class Store(Protocol):
+    """Finished recordings by key. What is put is visible to the next `get`; a failure is a miss, never an error."""
+
+    async def get(self, key: bytes) -> Entry | None: ...
+
+    def put(self, key: bytes, entry: Entry, *, expire: float) -> None:
+        """Keep for `expire` seconds at most. Returns at once; the disk follows."""
+        ...
+
+
+class Listing(Protocol):
+    """What a provider says its models are; `models` is None where it answered something else, in `body`."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def models(self) -> list[dict[str, Any]] | None: ...
+
+
+class Reply(Protocol):
+    """A provider's answer: the head is here, the body comes in pieces as they arrive on the wire."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Lower-case names."""
+        ...
+
+    @property
+    def usage_asked(self) -> bool:
+        """Was the provider asked for the usage of this stream?"""
+        ...
+
+    async def read(self) -> bytes:
+        """The next piece of the body, as soon as it is there; empty where HTTP ended cleanly. Raises UpstreamReset."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection back, or close it if the body was not read to its end."""
+        ...
+
+
+class Provider(Protocol):
+    """One provider, with its timeouts in seconds."""
+
+    name: str
+    first_event_timeout: float
+    idle_timeout: float
+    total_timeout: float
+    owns_key: bool  # the operator's key is sent
+    client_pays: bool  # the client's own credentials are sent
+
+    @property
+    def reports_usage(self) -> bool:
+        """Do this provider's streams say their usage when they are asked?"""
+        ...
+
+    async def open(self, call: Call, target: Target) -> Reply:
+        """Send the call; retries before the first byte are done inside. Raises UpstreamError."""
+        ...
+
+    async def models(self, account: tuple[tuple[bytes, bytes], ...]) -> Listing:
+        """Ask for the list of models; `account` are the client's own credentials. Raises UpstreamError."""
+        ...
+
+
+class Meter(Protocol):
+    """Counts what the pipeline saw; names and labels are the meter's own business."""
+
+    def request(self, endpoint: str, outcome: str, status: int) -> None: ...
+
+    def first_byte(self, endpoint: str, outcome: str, seconds: float) -> None: ...
+
+    def upstream(self, provider: str, result: str) -> None: ...
+
+    def stored(self, result: str) -> None: ...

@@ -1,0 +1,236 @@
+"""Drives a provider's answer into a recording: events as they come, its clock, and how it ended.
+
+The timers are our own, since a read timeout never fires while single bytes dribble in.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from proxy.core.call import Call
+from proxy.core.progress import ChatProgress
+from proxy.core.recording import Broken, Clean, Ending, Head
+from proxy.core.sse import Decoder, Event
+from proxy.errors import (
+    PenstockError,
+    UpstreamAuthError,
+    UpstreamBadContentType,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamStall,
+    UpstreamTimeout,
+    UpstreamTruncated,
+)
+from proxy.flights import Flight
+from proxy.interfaces import Provider, Reply
+
+# A provider may hold the connection open after `[DONE]`; an answer that said so is not kept waiting for longer.
+GRACE_AFTER_DONE = 5.0
+
+PASSED_HEADERS = ("x-request-id", "x-should-retry", "retry-after", "retry-after-ms")
+PASSED_PREFIXES = ("openai-", "x-ratelimit-")
+
+
+class Watchdog:
+    """Cancels the task around it after `silence` seconds in which `heard` did not move, and at `limit` in any case.
+
+    Times are loop times. To say that something was heard costs an assignment, however often it is done: the timer finds
+    out when it fires.
+    """
+
+    __slots__ = ("_handle", "_loop", "_silence", "_task", "expired", "heard", "limit")
+
+    def __init__(self, heard: float, *, silence: float, limit: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._silence = silence
+        self.heard = heard
+        self.limit = limit
+        self.expired = False
+        self._handle = self._loop.call_at(self._due(), self._fire)
+
+    def _due(self) -> float:
+        return min(self.heard + self._silence, self.limit)
+
+    def _fire(self) -> None:
+        if self._loop.time() < self._due():
+            self._handle = self._loop.call_at(self._due(), self._fire)
+        elif self._task is not None:
+            self.expired = True
+            self._task.cancel()
+
+    def allow(self, silence: float) -> None:
+        """From now on, so much silence."""
+        self.heard = self._loop.time()
+        self._silence = silence
+        self._handle.cancel()
+        self._handle = self._loop.call_at(self._due(), self._fire)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
+        """Swallow the cancellation that is ours, as asyncio.timeout does; `expired` says that it was."""
+        self._handle.cancel()
+        ours = self.expired and self._task is not None and self._task.uncancel() == 0
+        return ours and kind is asyncio.CancelledError
+
+
+class Recorder:
+    """Records one call at one provider into one flight. `began` is loop time, the zero of all offsets."""
+
+    def __init__(self, flight: Flight, call: Call, provider: Provider) -> None:
+        self.flight = flight
+        self.call = call
+        self.provider = provider
+        self.progress = ChatProgress(call.choices)
+        self._now: Callable[[], float] = asyncio.get_running_loop().time
+        self._began = self._now()
+        self._held: Event | None = None  # `[DONE]`, until HTTP has ended cleanly behind it
+
+    async def record(self, reply: Reply) -> Ending:
+        """Read the reply to its end. Returns how it ended, and leaves telling the flight so to the caller."""
+        try:
+            head = head_of(reply, self.provider)
+        except UpstreamError as error:
+            return Broken(error)
+        streamed = head.kind == "stream"
+        silence = self.provider.first_event_timeout if streamed else math.inf
+        end: Ending | None = None
+        with Watchdog(self._began, silence=silence, limit=self._began + self.provider.total_timeout) as watchdog:
+            try:
+                end = await (self._stream(reply, head, watchdog) if streamed else self._body(reply, head))
+            except UpstreamError as error:
+                end = Broken(error)
+        self.flight.recording.has_usage = self.progress.has_usage
+        if watchdog.expired:
+            return self._timed_out()
+        return end if end is not None else Broken(PenstockError("Penstock failed while it read this answer."))
+
+    async def _body(self, reply: Reply, head: Head) -> Ending:
+        """A JSON answer, or an error's body, piece by piece."""
+        self.flight.begin(head)
+        while piece := await reply.read():
+            self.flight.append(Event(piece, None, None), self._now() - self._began)
+            self.flight.wake()
+            await self.flight.room()
+        if head.status == 200 and not self.flight.recording.oversized:
+            self.progress.take(b"".join(event.raw for event in self.flight.recording.events))
+            if self.progress.malformed and not self.progress.begun:
+                return Broken(UpstreamTruncated("The provider's answer is not whole: its JSON cannot be read."))
+        return Clean()
+
+    async def _stream(self, reply: Reply, head: Head, watchdog: Watchdog) -> Ending:
+        """A stream, event by event. Before its first event only comments are signs of life, then every byte is."""
+        decoder = Decoder()
+        recording = self.flight.recording
+        begun, comments = False, 0
+        while piece := await reply.read():
+            events = decoder.feed(piece)
+            now = self._now()
+            if events and (error := self._take(head, events, now)) is not None:
+                return error
+            if begun:
+                watchdog.heard = now
+            elif recording.length:
+                begun = True
+                watchdog.allow(self.provider.idle_timeout)
+            elif decoder.comments > comments:
+                comments = decoder.comments
+                watchdog.heard = now
+            if self._held is not None:
+                watchdog.allow(GRACE_AFTER_DONE)
+            if recording.oversized:
+                # A slow reader holds an oversized answer back; that is no silence of the provider.
+                watchdog.allow(math.inf)
+                await self.flight.room()
+                watchdog.allow(self.provider.idle_timeout)
+        last = decoder.close()
+        error = self._take(head, [last], self._now()) if last is not None else None
+        return error or self._ended(head)
+
+    def _take(self, head: Head, events: list[Event], now: float) -> Broken | None:
+        """Log what came in one piece, and wake the readers once."""
+        flight, progress, at = self.flight, self.progress, now - self._began
+        for event in events:
+            if event.data is not None and not event.is_done:
+                progress.take(event.data)
+                if progress.error is not None:
+                    return self._provider_error(event, at)
+            elif event.data is not None:
+                self._held = event
+                progress.done = True
+                continue
+            if self._held is not None:  # more came after `[DONE]`: it was not the last word
+                flight.append(self._held, at)
+                self._held = None
+            if flight.recording.head is None:
+                flight.begin(head)
+            flight.append(event, at)
+        flight.wake()
+        return None
+
+    def _provider_error(self, event: Event, at: float) -> Broken:
+        """The provider's own error event: before anything else it is an answer with a status, later the last event."""
+        error = UpstreamFailed(self.progress.error)
+        if self.flight.recording.length == 0:
+            return Broken(error)
+        self.flight.append(event, at)
+        return Broken(error, told=True)
+
+    def _ended(self, head: Head) -> Ending:
+        """HTTP ended cleanly. Was that all?"""
+        nothing = self.flight.recording.length == 0
+        if self.progress.truncated or (nothing and not self.progress.done):
+            return Broken(UpstreamTruncated("The provider's stream ended before the answer was whole."))
+        self._release(head)
+        return Clean()
+
+    def _release(self, head: Head) -> None:
+        if self._held is not None:
+            if self.flight.recording.head is None:
+                self.flight.begin(head)
+            self.flight.append(self._held, self._now() - self._began)
+            self._held = None
+
+    def _timed_out(self) -> Ending:
+        recording = self.flight.recording
+        if recording.head is not None and self._held is not None:
+            # The answer is complete but for the end of HTTP. Its readers get it; it is not whole, so it is not kept.
+            self.progress.malformed = True
+            self._release(recording.head)
+            return Clean()
+        if recording.length and recording.head is not None and recording.head.kind == "stream":
+            return Broken(UpstreamStall("The provider fell silent in the middle of its answer."))
+        return Broken(UpstreamTimeout("The provider did not answer in time. The request may have been paid for."))
+
+
+def head_of(reply: Reply, provider: Provider) -> Head:
+    """The head that readers see. Raises UpstreamError where this is no answer."""
+    status, headers = reply.status, reply.headers
+    if status in (401, 403) and provider.owns_key:
+        raise UpstreamAuthError(
+            f"The provider {provider.name!r} refused the key that this proxy is configured with (status {status})."
+        )
+    if 300 <= status < 400:
+        raise UpstreamBadContentType(f"The provider answered with a redirect (status {status}), which is not followed.")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise UpstreamBadContentType("The provider answered in an encoding that it was not asked for.")
+    content_type = headers.get("content-type", "application/json")
+    media = content_type.partition(";")[0].strip().lower()
+    if status == 200 and media != "text/event-stream" and not media.endswith(("/json", "+json")):
+        raise UpstreamBadContentType(f"The provider answered with {media!r} instead of JSON or a stream of events.")
+    streamed = status == 200 and media == "text/event-stream"
+    return Head(
+        status=status,
+        kind="stream" if streamed else "json",
+        content_type=content_type.encode("latin-1"),
+        usage_asked=reply.usage_asked,
+        headers=tuple(
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in headers.items()
+            if name in PASSED_HEADERS or name.startswith(PASSED_PREFIXES)
+        ),
+    )

@@ -1,0 +1,216 @@
+"""A provider over HTTP: what is sent, retries before the first byte, and nothing of one client in another's call."""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import msgspec
+
+from proxy.core.call import Call
+from proxy.core.retry import pause_before_retry
+from proxy.core.routing import Target
+from proxy.errors import (
+    UpstreamAuthError,
+    UpstreamBadContentType,
+    UpstreamConnectError,
+    UpstreamTimeout,
+    UpstreamTLSError,
+)
+from proxy.interfaces import Clock
+from proxy.settings import Provider as ProviderSettings
+from proxy.transport import Body
+
+CONNECT_PAUSE = 0.1  # seconds, times a random number: a provider that restarts is back soon or not at all
+MAX_REFUSAL = 64 * 1024  # bytes read of a 400, to see whether it refuses `stream_options`
+
+MODELS_TIMEOUT = 30.0  # seconds
+MAX_MODELS = 8 * 1024 * 1024  # bytes
+
+Account = tuple[tuple[bytes, bytes], ...]
+Header = tuple[str, str]
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _ModelList(msgspec.Struct):
+    data: list[dict[str, Any]]
+
+
+class HttpReply:
+    """A `Reply`."""
+
+    def __init__(self, response: httpx.Response, *, usage_asked: bool) -> None:
+        if not isinstance(response.stream, Body):
+            raise TypeError("the transport's responses have a Body")
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw
+        }
+        self.usage_asked = usage_asked
+        self._body = response.stream
+        self._peeked = b""
+        self.read = self._body.read
+
+    async def peek(self, limit: int) -> bytes:
+        """The body up to `limit` bytes or a little more; `read` gives it once again."""
+        while len(self._peeked) < limit and (piece := await self._body.read()):
+            self._peeked += piece
+        self.read = self._read_peeked
+        return self._peeked
+
+    async def _read_peeked(self) -> bytes:
+        peeked, self._peeked, self.read = self._peeked, b"", self._body.read
+        return peeked or await self._body.read()
+
+    def close(self) -> None:
+        self._body.close()
+
+
+@dataclass(frozen=True, slots=True)
+class HttpListing:
+    """A `Listing`."""
+
+    status: int
+    body: bytes
+    models: list[dict[str, Any]] | None
+
+
+class Upstream:
+    """One provider, as `interfaces.Provider`. `api_key` is the operator's, None where the client pays."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: ProviderSettings,
+        *,
+        transport: httpx.AsyncBaseTransport,
+        api_key: str | None,
+        clock: Clock,
+    ) -> None:
+        self.name = name
+        self.first_event_timeout: float = settings.first_event_timeout
+        self.idle_timeout: float = settings.idle_timeout
+        self.total_timeout: float = settings.total_timeout
+        self.owns_key = api_key is not None
+        self.client_pays = settings.effective_auth == "client"
+        self.reports_usage = settings.usage == "ask"
+        self._url = httpx.URL(settings.base_url)
+        self._base_url = settings.base_url.rstrip("/")
+        self._max_retries = settings.max_retries
+        # httpx's transport without its client: no cookie jar, no redirects, nothing of one call in another.
+        self._transport = transport
+        self._api_key = api_key
+        self._clock = clock
+
+    async def open(self, call: Call, target: Target) -> HttpReply:
+        """Send the call, again where that is safe. Raises UpstreamError; closes what it does not return."""
+        attempt = 0
+        while True:
+            reply = await self._connected(call, target)
+            pause = None if call.retries_itself or attempt >= self._max_retries else self._pause(reply, attempt)
+            if pause is None:
+                return reply
+            reply.close()
+            await asyncio.sleep(pause)
+            attempt += 1
+
+    def _pause(self, reply: HttpReply, attempt: int) -> float | None:
+        luck = random.random()  # noqa: S311 - jitter
+        return pause_before_retry(reply.status, reply.headers, attempt=attempt, now=self._clock.wall(), luck=luck)
+
+    async def _connected(self, call: Call, target: Target) -> HttpReply:
+        """One attempt; one more where nothing was sent, and one without `stream_options` where they were refused."""
+        try:
+            reply = await self._send(call, target)
+        except (UpstreamConnectError, UpstreamTLSError):
+            await asyncio.sleep(CONNECT_PAUSE * random.random())  # noqa: S311 - jitter
+            reply = await self._send(call, target)
+        if reply.status == 400 and reply.usage_asked and not call.wants_usage:
+            refusal = await reply.peek(MAX_REFUSAL)
+            if b"stream_options" in refusal or b"include_usage" in refusal:
+                self.reports_usage = False
+                reply.close()
+                return await self._send(call, target)
+        return reply
+
+    async def _send(self, call: Call, target: Target) -> HttpReply:
+        asks = call.stream and (self.reports_usage or call.wants_usage)
+        url = f"{self._base_url}/{call.path}"
+        if call.query:
+            url += "?" + call.query.decode("latin-1")
+        headers = [
+            ("content-type", "application/json"),
+            ("accept", "text/event-stream" if call.stream else "application/json"),
+            *_text(call.forwarded),
+            *self._common_headers(call.credentials + call.account),
+        ]
+        body = outgoing_body(call, target.upstream, ask_usage=asks)
+        deadline = self.first_event_timeout if call.stream else self.total_timeout
+        return await self._answered("POST", url, headers, body, deadline=deadline, usage_asked=asks)
+
+    async def _answered(
+        self, method: str, url: str, headers: list[Header], body: bytes, *, deadline: float, usage_asked: bool
+    ) -> HttpReply:
+        # httpx would parse the address anew for every request, and then lose how it was written.
+        request = httpx.Request(method, self._url, content=body, extensions={"url": url, "headers": headers})
+        try:
+            async with asyncio.timeout(deadline):
+                response = await self._transport.handle_async_request(request)
+        except TimeoutError:
+            raise UpstreamTimeout("The provider did not answer in time. The request may have been paid for.") from None
+        return HttpReply(response, usage_asked=usage_asked)
+
+    def _common_headers(self, account: Account) -> list[Header]:
+        """What goes with every request. The client's own credentials go only where the client pays."""
+        headers = [("accept-encoding", "identity"), ("user-agent", "penstock")]
+        if self.client_pays:
+            headers += _text(account)
+        elif self._api_key is not None:
+            headers.append(("authorization", f"Bearer {self._api_key}"))
+        return headers
+
+    async def models(self, account: Account) -> HttpListing:
+        """The provider's list of models. Raises UpstreamError, also for an answer that is neither list nor error."""
+        url = f"{self._base_url}/models"
+        headers = self._common_headers(account)
+        reply = await self._answered("GET", url, headers, b"", deadline=MODELS_TIMEOUT, usage_asked=False)
+        try:
+            async with asyncio.timeout(MODELS_TIMEOUT):
+                body = await reply.peek(MAX_MODELS)
+        except TimeoutError:
+            raise UpstreamTimeout("The provider did not list its models in time.") from None
+        finally:
+            reply.close()
+        if reply.status in (401, 403) and self.owns_key:
+            raise UpstreamAuthError(f"The provider {self.name!r} refused the key that this proxy is configured with.")
+        if reply.status >= 400:
+            return HttpListing(reply.status, body, None)
+        return HttpListing(reply.status, body, _listed(body))
+
+
+def _text(headers: Account) -> list[Header]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+
+
+def _listed(body: bytes) -> list[dict[str, Any]]:
+    try:
+        return msgspec.json.decode(body, type=_ModelList).data
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise UpstreamBadContentType("The provider answered with something else than a list of models.") from None
+
+
+def outgoing_body(call: Call, model: str, *, ask_usage: bool) -> bytes:
+    """The client's bytes, save for what must change: the model's name there, and the wish for a stream's usage."""
+    adds_usage = ask_usage and not call.wants_usage
+    if model == call.model and not adds_usage:
+        return call.raw
+    members = _members.decode(call.raw)
+    if model != call.model:
+        members["model"] = msgspec.Raw(msgspec.json.encode(model))
+    if adds_usage:
+        options = {**(call.body.get("stream_options") or {}), "include_usage": True}
+        members["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
+    return msgspec.json.encode(members)
