@@ -1,0 +1,215 @@
+"""The composition root: the only place that constructs edges, and what starts and stops with the process."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from proxy.core.entry import Entry, pack, unpack
+from proxy.core.policy import Rules
+from proxy.core.routing import Named, Routes
+from proxy.endpoints.chat import ChatCompletions, Options
+from proxy.endpoints.gate import Gate
+from proxy.endpoints.intake import Door
+from proxy.endpoints.models import Models
+from proxy.endpoints.operations import Operations
+from proxy.errors import MethodNotAllowed, NotFound, PenstockError
+from proxy.flights import Flights
+from proxy.ids import Ids
+from proxy.interfaces import Clock
+from proxy.meter import CONTENT_TYPE, Meter
+from proxy.pipeline import Edges, Pipeline, Terms
+from proxy.settings import Settings
+from proxy.store.disk import FAILURES, DiskTier
+from proxy.store.epoch import Epoch
+from proxy.store.lock import DataLock
+from proxy.store.memory import MemoryTier
+from proxy.store.secret import secret
+from proxy.store.tiered import TieredStore
+from proxy.transport import AiohttpTransport
+from proxy.upstream import Upstream
+
+EPOCH_POLL = 0.5  # seconds: a purge by command is in force within a second
+
+logger = logging.getLogger("penstock")
+
+
+class SystemClock:
+    """The clock of a running process."""
+
+    def wall(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class PurgeWatch:
+    """The epoch in force: follows purges that other processes made, and forgets what is in memory then."""
+
+    def __init__(self, epoch: Epoch, store: TieredStore[Entry]) -> None:
+        self._epoch = epoch
+        self._store = store
+        self.current = epoch.read()
+
+    async def follow(self) -> None:
+        while True:
+            await asyncio.sleep(EPOCH_POLL)
+            if self._epoch.changed():
+                self.current = self._epoch.read()
+                self._store.forget()
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """A proxy that is ready to serve: the ASGI callable, and how it is asked to stop."""
+
+    asgi: Gate
+    flights: Flights
+    drain_seconds: float
+
+    async def drain(self) -> None:
+        """Let what is open finish; after the time that the settings allow, end the rest with an error event."""
+        if not await self.asgi.drain(self.drain_seconds):
+            logger.warning("%d answers were still open after the drain; they end with an error", len(self.flights))
+            await self.flights.close()
+            await self.asgi.drain(1.0)
+
+
+@asynccontextmanager
+async def build_app(
+    settings: Settings, *, api_keys: Mapping[str, str], clock: Clock | None = None
+) -> AsyncIterator[Application]:
+    """The proxy that these settings describe, as long as the context lasts. `api_keys`: by provider's name.
+
+    Raises StartupError: another process has the data directory, or it cannot be used.
+    """
+    clock = clock or SystemClock()
+    meter = Meter()
+    directory = settings.data.directory
+    async with AsyncExitStack() as stack:
+        key_secret = _claim(directory, stack, meter)
+        store = _open_store(settings, meter, on_disk=key_secret is not None)
+        stack.push_async_callback(store.close)
+        learner = asyncio.create_task(store.learn())
+        stack.callback(learner.cancel)
+        flights = Flights(on_abandon=settings.cache.on_abandon, max_entry=settings.cache.max_entry)
+        stack.push_async_callback(flights.close)
+        purges = PurgeWatch(Epoch(directory / "purges"), store)
+        follower = asyncio.create_task(purges.follow())
+        stack.callback(follower.cancel)
+        providers = {}
+        for name, provider in settings.providers.items():
+            transport = AiohttpTransport(connect_timeout=provider.connect_timeout)
+            await stack.enter_async_context(transport)
+            providers[name] = Upstream(name, provider, transport=transport, api_key=api_keys.get(name), clock=clock)
+        edges = Edges(providers, store, flights, purges, meter, clock)
+        pipeline = Pipeline(_terms(settings, key_secret or os.urandom(32)), _rules(settings), _routes(settings), edges)
+        _watch_sizes(meter, flights, store)
+        yield Application(_endpoints(settings, pipeline, edges, meter), flights, settings.server.drain)
+
+
+def _claim(directory: Path, stack: AsyncExitStack, meter: Meter) -> bytes | None:
+    """Own the data directory, and read its secret. None where it cannot be written: the cache lives in memory then."""
+    try:
+        stack.enter_context(DataLock(directory))
+        return secret(directory)
+    except OSError as error:
+        logger.warning("data.directory: %s cannot be used, so the cache has no disk: %s", directory, error)
+        meter.store_event("disk_unavailable")
+        return None
+
+
+def _open_store(settings: Settings, meter: Meter, *, on_disk: bool) -> TieredStore[Entry]:
+    """Memory in front of disk; without the disk where it cannot be had, said aloud."""
+    cache = settings.cache
+    disk = None
+    if on_disk:
+        try:
+            disk = DiskTier(settings.data.directory / "cache", cache.size_limit)
+        except FAILURES as error:
+            logger.warning("data.directory: the cache has no disk: %s", error)
+            meter.store_event("disk_unavailable")
+    return TieredStore(
+        memory=MemoryTier(cache.memory_limit), disk=disk, pack=pack, unpack=unpack, on_event=meter.store_event
+    )
+
+
+def _terms(settings: Settings, key_secret: bytes) -> Terms:
+    cache = settings.cache
+    return Terms(
+        secret=key_secret, ignore=cache.ignore, ttl=float(cache.ttl), stale_if_error=float(cache.stale_if_error)
+    )
+
+
+def _rules(settings: Settings) -> Rules:
+    cache = settings.cache
+    return Rules(enabled=cache.mode == "on", sampled=cache.sampled, remote_media=cache.remote_media)
+
+
+def _routes(settings: Settings) -> Routes:
+    default = settings.default_provider
+    return Routes(
+        base_urls={name: provider.base_url.rstrip("/") for name, provider in settings.providers.items()},
+        default_provider=default,
+        models={
+            name: Named(model.provider or default, model.upstream or name) for name, model in settings.models.items()
+        },
+    )
+
+
+def _endpoints(settings: Settings, pipeline: Pipeline, edges: Edges, meter: Meter) -> Gate:
+    server = settings.server
+    door = Door(origins=frozenset(server.cors_origins), loopback_only=server.loopback, max_body=server.max_body)
+    options = Options(
+        forward=tuple(sorted(name.lower().encode() for name in server.forward_headers)),
+        recorded_pace=settings.cache.replay == "recorded",
+    )
+    ids = Ids()
+    chat = ChatCompletions(pipeline, door, options, ids=ids, meter=meter, clock=edges.clock)
+    models = Models(settings.models, edges.providers[settings.default_provider], door, ids=ids, meter=meter)
+    operations = Operations(meter.exposition, CONTENT_TYPE)
+    routes = [
+        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/v1/models", models, methods=["GET"]),
+        Route("/v1/models/{model:path}", models, methods=["GET"]),
+        Route("/livez", operations.livez),
+        Route("/readyz", operations.readyz),
+        Route("/metrics", operations.metrics),
+    ]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse, Exception: _crash})
+    gate = operations.gate = Gate(app, {"/v1/chat/completions": chat})
+    meter.requests_open.set_function(lambda: gate.open)
+    return gate
+
+
+def _watch_sizes(meter: Meter, flights: Flights, store: TieredStore[Entry]) -> None:
+    """Gauges that are read when they are scraped."""
+    meter.flights.set_function(lambda: len(flights))
+    meter.memory_bytes.set_function(lambda: store.stats().memory_bytes)
+    meter.memory_entries.set_function(lambda: store.stats().memory_entries)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals, in OpenAI's shape."""
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        return _shaped(MethodNotAllowed(f"{request.method} is not allowed here."))
+    return _shaped(NotFound("There is no such path here. An SDK's base_url ends in /v1."))
+
+
+async def _crash(_: Request, __: Exception) -> Response:
+    return _shaped(PenstockError("Penstock failed; its log says why."))
+
+
+def _shaped(error: PenstockError) -> Response:
+    return Response(error.body(), status_code=error.status, media_type="application/json")

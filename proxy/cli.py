@@ -1,0 +1,200 @@
+"""The commands. The only reader of argv and of the environment."""
+
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+
+import click
+
+from proxy import __version__
+from proxy.errors import StartupError
+from proxy.settings import Settings, load_settings, read_settings
+
+EX_CONFIG = 78  # sysexits.h: something is wrong with the configuration
+
+
+class _Group(click.Group):
+    """Turns a StartupError of any command into its one line."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except StartupError as error:
+            click.echo(f"penstock: {error}", err=True)
+            sys.exit(EX_CONFIG)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="penstock")
+def main() -> None:
+    """Penstock: a caching and cost-optimizing proxy for OpenAI-compatible streaming APIs.
+
+    An application changes its base_url to http://127.0.0.1:8080/v1; nothing else.
+    """
+
+
+_config = click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="Settings, a TOML file.")
+_data_dir = click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), help="[default: .penstock]")
+
+
+@main.command()
+@_config
+@click.option("--upstream", metavar="URL", help="The provider's base URL; each client's own key is used.")
+@click.option("--host", help="[default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="0 takes any free one. [default: 8080]")
+@_data_dir
+def serve(config: Path | None, upstream: str | None, host: str | None, port: int | None, data_dir: Path | None) -> None:
+    """Run the proxy until SIGTERM or Ctrl-C.
+
+    \b
+    penstock serve --upstream https://api.openai.com/v1
+    penstock serve --config penstock.toml
+    """
+    settings = _settings(config, upstream, _overrides(host, port, data_dir))
+    keys = _api_keys(settings)
+    _run(_serve(settings, keys))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0 takes any free one.")
+def simulator(host: str, port: int) -> None:
+    """Run the built-in provider: OpenAI-compatible, deterministic, no network, no key.
+
+    GET /simulator/calls says what it was asked. A model's name may carry behaviour on demand, such as
+    "sim-small;first=0.5;gap=0.02" or "sim-small;status=503".
+    """
+    from proxy.simulator import build_simulator  # noqa: PLC0415 - the other commands start without it
+
+    _run(_listen(build_simulator(), host, port, drain=_nothing, name="Penstock's simulator"))
+
+
+@main.command("check-config")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def check_config(file: Path) -> None:
+    """Read FILE as `serve --config` would, and say what is wrong with it."""
+    settings = load_settings(file)
+    missing = [f"{path}: ${name} is not set" for path, name in _key_names(settings) if name not in os.environ]
+    providers = ", ".join(f"{name} ({provider.base_url})" for name, provider in settings.providers.items())
+    click.echo(f"{file}: good. Providers: {providers}.")
+    for line in missing:
+        click.echo(f"note: {line} in this shell; `serve` needs it.")
+
+
+@main.group()
+def cache() -> None:
+    """Look at or empty the answer cache of a data directory. Safe while a proxy runs on it."""
+
+
+@cache.command()
+@_config
+@_data_dir
+def stats(config: Path | None, data_dir: Path | None) -> None:
+    """Say how many answers are on the disk, and how large they are."""
+    from proxy.store.maintenance import cache_stats  # noqa: PLC0415 - the other commands start without it
+
+    found = cache_stats(_directory(config, data_dir))
+    click.echo(f"entries  {found.entries}\nbytes    {found.bytes}")
+
+
+@cache.command()
+@_config
+@_data_dir
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def purge(config: Path | None, data_dir: Path | None, yes: bool) -> None:
+    """Forget every answer. A running proxy obeys within a second."""
+    from proxy.store.maintenance import purge_cache  # noqa: PLC0415 - the other commands start without it
+
+    directory = _directory(config, data_dir)
+    if not yes:
+        click.confirm(f"Forget every answer in {directory}?", abort=True)
+    click.echo(f"{purge_cache(directory)} answers forgotten.")
+
+
+@main.command()
+@click.option("--serve", "keep_running", is_flag=True, help="Keep simulator and proxy running afterwards.")
+def demo(keep_running: bool) -> None:
+    """Show the main job on the simulator: calls asked and paid, first-token time, cost. Needs no key and no network."""
+    from proxy.demo import run_demo  # noqa: PLC0415 - the other commands start without it
+
+    sys.exit(run_demo(keep_running=keep_running))
+
+
+def _overrides(host: str | None, port: int | None, data_dir: Path | None) -> dict[str, dict[str, object]]:
+    """What the command line says over the file, as the file would say it."""
+    server: dict[str, object] = {"host": host, "port": port}
+    return {
+        "server": {name: value for name, value in server.items() if value is not None},
+        "data": {} if data_dir is None else {"directory": str(data_dir)},
+    }
+
+
+def _settings(config: Path | None, upstream: str | None, overrides: dict[str, dict[str, object]]) -> Settings:
+    if (config is None) == (upstream is None):
+        raise StartupError("give either --upstream URL, or --config FILE. `penstock demo` needs neither.")
+    if config is not None:
+        return load_settings(config, overrides)
+    table = {"providers": {"upstream": {"base_url": upstream}}}
+    return read_settings(table, source="--upstream", overrides=overrides)
+
+
+def _directory(config: Path | None, data_dir: Path | None) -> Path:
+    if data_dir is not None:
+        return data_dir
+    return load_settings(config).data.directory if config is not None else Path(".penstock")
+
+
+def _key_names(settings: Settings) -> list[tuple[str, str]]:
+    """(the setting's path, the environment variable that it names)."""
+    return [
+        (f"providers.{name}.api_key_env", provider.api_key_env)
+        for name, provider in settings.providers.items()
+        if provider.api_key_env and provider.effective_auth == "key"
+    ]
+
+
+def _api_keys(settings: Settings) -> dict[str, str]:
+    keys = {}
+    for path, variable in _key_names(settings):
+        value = os.environ.get(variable, "").strip()
+        if not value:
+            raise StartupError(f"{path}: the environment variable {variable} is not set; put the provider's key there.")
+        keys[path.split(".")[1]] = value
+    return keys
+
+
+def _run(work: Coroutine[None, None, None]) -> None:
+    """Run to the end on uvloop, logging to stderr."""
+    import uvloop  # noqa: PLC0415 - the other commands start without it
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    for chatty in ("httpx", "uvicorn.error", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    uvloop.run(work)
+
+
+async def _serve(settings: Settings, keys: dict[str, str]) -> None:
+    from proxy.app import build_app  # noqa: PLC0415 - the other commands start without it
+
+    async with build_app(settings, api_keys=keys) as app:
+        await _listen(app.asgi, settings.server.host, settings.server.port, drain=app.drain, name="Penstock")
+
+
+async def _listen(
+    app: Callable[..., Awaitable[None]], host: str, port: int, *, drain: Callable[[], Awaitable[None]], name: str
+) -> None:
+    from proxy.server import Server  # noqa: PLC0415 - the other commands start without it
+
+    def ready(url: str) -> None:
+        click.echo(f"{name} {__version__} listens on {url}/v1")
+
+    try:
+        await Server(app, host=host, port=port, drain=drain, ready=ready).serve()
+    except SystemExit:
+        raise StartupError(f"server.port: cannot listen on {host}:{port}. Is it taken? 0 takes a free one.") from None
+
+
+async def _nothing() -> None:
+    """The simulator has nothing to drain."""

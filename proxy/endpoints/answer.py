@@ -1,0 +1,206 @@
+"""One answer on its way out: a hit, a live recording, an error; and what the metrics will say of it."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from starlette.types import Send
+
+from proxy.core.call import Call
+from proxy.core.recording import Broken, Clean, Head, Recording
+from proxy.core.status import forward_status, hit_status
+from proxy.core.view import as_json, as_stream, shown
+from proxy.endpoints.client import Header, send_error, send_whole
+from proxy.errors import PenstockError
+from proxy.flights import Reader
+from proxy.ids import Ids
+from proxy.interfaces import Clock, Meter
+from proxy.pipeline import Hit, Live
+
+# Seconds between two looks at a stream: at most 15 of silence. Every client stands a comment, and nothing else.
+PING_AFTER = 7.5
+PING = b": ping\n\n"
+EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+JSON = (b"content-type", b"application/json")
+UNBUFFERED = (b"x-accel-buffering", b"no")
+
+
+class Answer:
+    """One answer on its way out, and what the metrics will say of it."""
+
+    def __init__(self, endpoint: str, send: Send, ids: Ids, meter: Meter, clock: Clock) -> None:
+        self._ids = ids
+        self.id = ids.request()
+        self.outcome = "refused"
+        self._status = 0
+        self._endpoint = endpoint
+        self._send = send
+        self._meter = meter
+        self._now: Callable[[], float] = clock.monotonic
+        self._began = self._now()
+
+    def count(self) -> None:
+        self._meter.request(self._endpoint, self.outcome, self._status)
+
+    def _new_id(self) -> bytes:
+        """For a reader that is not the first of its recording; JSON text."""
+        return b'"' + self._ids.completion() + b'"'
+
+    def _first_byte(self) -> None:
+        self._meter.first_byte(self._endpoint, self.outcome, self._now() - self._began)
+
+    async def refuse(self, error: PenstockError) -> None:
+        self._status = error.status
+        await send_error(self._send, error, self._ours(None))
+
+    async def crash(self) -> None:
+        """Penstock's own fault, which the server will log: an error as long as nothing was sent."""
+        if self._status == 0:
+            await self.refuse(PenstockError("Penstock failed; its log says why."))
+
+    async def hit(self, call: Call, hit: Hit) -> None:
+        """All at once."""
+        template = hit.entry.template(stream=call.stream, usage=call.wants_usage)
+        headers = self._hit_headers(call, hit)
+        self._first_byte()
+        await send_whole(self._send, 200, headers, self._ids.completion().join(template))
+
+    async def replay(self, call: Call, hit: Hit) -> None:
+        """At the pace at which it first came."""
+        frames = hit.entry.frames(usage=call.wants_usage, new_id=self._new_id())
+        times = hit.entry.times
+        await self._start(200, self._hit_headers(call, hit))
+        began = self._now()
+        for index, frame in enumerate(frames):
+            due = began + times[min(index, len(times) - 1)]
+            await asyncio.sleep(max(0.0, due - self._now()))
+            if index == 0:
+                self._first_byte()
+            await self._body(frame)
+        await self._body(b"", more=False)
+
+    def _hit_headers(self, call: Call, hit: Hit) -> list[Header]:
+        self.outcome = "stale" if hit.stale else "hit"
+        self._status = 200
+        meta, freshness = hit.entry.meta, hit.freshness
+        return [
+            *((EVENT_STREAM, UNBUFFERED) if call.stream else (JSON,)),
+            (b"cache-status", hit_status(freshness.left, stale=hit.stale)),
+            (b"age", b"%d" % freshness.age),
+            *self._ours(None),
+            *_target(meta.provider, meta.model),
+        ]
+
+    def _ours(self, provider_id: bytes | None) -> list[Header]:
+        return [(b"x-penstock-request-id", self.id), (b"x-request-id", provider_id or self.id)]
+
+    async def live(self, call: Call, live: Live, head: Head) -> None:
+        """What a recording holds and will hold, as this reader is to see it."""
+        self._status = head.status
+        # The leader gets what the provider sent, as it sent it, even if it asked for the other form.
+        wants_stream = call.stream if live.collapsed and head.status == 200 else head.kind == "stream"
+        if wants_stream and head.kind == "stream":
+            await self._stream(call, live, head)
+            return
+        end = await live.reader.ended()
+        if isinstance(end, Broken):
+            raise end.error
+        if end is None:
+            await self._oversized(live, head)
+            return
+        recording = live.reader.recording
+        media = (b"content-type", head.content_type)
+        if not live.collapsed or head.status != 200:
+            body = b"".join(event.raw for event in recording.events)
+        elif wants_stream:
+            usage, new_id = call.wants_usage, self._new_id()
+            body = b"".join(as_stream("json", recording.events, usage=usage, strip_usage=False, new_id=new_id))
+            media = EVENT_STREAM
+        else:
+            body = as_json(head.kind, recording.events, new_id=self._new_id())
+            media = JSON
+        self._first_byte()
+        await send_whole(self._send, head.status, [media, *self._live_headers(live, head)], body)
+
+    async def _stream(self, call: Call, live: Live, head: Head) -> None:
+        reader, recording = live.reader, live.reader.recording
+        new_id = self._new_id() if live.collapsed else None
+        strip = head.usage_asked and not call.wants_usage
+        await self._start(200, [(b"content-type", head.content_type), UNBUFFERED, *self._live_headers(live, head)])
+        self._first_byte()
+        with _Heartbeat(reader):
+            while True:
+                events = await reader.more()
+                body = b"".join([shown(event, strip_usage=strip, new_id=new_id) for event in events])
+                if recording.end is not None and reader.position == recording.length:
+                    break
+                if body or not events:
+                    await self._send({"type": "http.response.body", "body": body or PING, "more_body": True})
+        await self._close(recording, body)
+
+    async def _close(self, recording: Recording, last: bytes) -> None:
+        """The last events. After a failure: one error event, then no clean end, which is what makes a client raise."""
+        if isinstance(recording.end, Broken):
+            frame = b"" if recording.end.told else b"data: " + recording.end.error.body() + b"\n\n"
+            await self._body(last + frame)
+        else:
+            await self._body(last, more=False)
+
+    async def _oversized(self, live: Live, head: Head) -> None:
+        """A body too large to be kept: passed on as it comes."""
+        recording = live.reader.recording
+        await self._start(head.status, [(b"content-type", head.content_type), *self._live_headers(live, head)])
+        self._first_byte()
+        while recording.end is None or live.reader.position < recording.length:
+            await self._body(b"".join(event.raw for event in await live.reader.more()))
+        if isinstance(recording.end, Clean):
+            await self._body(b"", more=False)
+
+    def _live_headers(self, live: Live, head: Head) -> list[Header]:
+        plan = live.plan
+        keeps = plan.verdict.keep and live.reader.flight.ttl > 0 and head.status == 200
+        status = forward_status(
+            plan.verdict, found_stale=live.found is not None, collapsed=live.collapsed, stored=keeps
+        )
+        provider_id = next((value for name, value in head.headers if name == b"x-request-id"), None)
+        return [
+            (b"cache-status", status),
+            *self._ours(provider_id),
+            *_target(plan.target.provider, plan.target.upstream),
+            *(header for header in head.headers if header[0] != b"x-request-id"),
+        ]
+
+    async def _start(self, status: int, headers: Iterable[Header]) -> None:
+        await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
+
+    async def _body(self, body: bytes, *, more: bool = True) -> None:
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+class _Heartbeat:
+    """Nudges a reader that has had nothing for PING_AFTER seconds, or up to twice that. Costs nothing per event."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reader = reader
+        self._seen = reader.position
+
+    def _beat(self) -> None:
+        if self._reader.position == self._seen:
+            self._reader.nudge()
+        self._seen = self._reader.position
+        self._handle = self._loop.call_later(PING_AFTER, self._beat)
+
+    def __enter__(self) -> None:
+        self._handle = self._loop.call_later(PING_AFTER, self._beat)
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.cancel()
+
+
+def _target(provider: str, model: str) -> tuple[Header, Header]:
+    """Names from a request may hold what a header may not; those are escaped."""
+    return (b"x-penstock-provider", _token(provider)), (b"x-penstock-model", _token(model))
+
+
+def _token(name: str) -> bytes:
+    return name.encode() if name.isascii() and name.isprintable() else name.encode("unicode_escape")

@@ -1,0 +1,96 @@
+"""`/v1/chat/completions`: bytes to a call, and its answer to bytes."""
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from proxy.core.call import HEEDED, Call, Headers, header_map, read_call
+from proxy.core.memo import Memo
+from proxy.endpoints.answer import Answer
+from proxy.endpoints.client import Attendance
+from proxy.endpoints.intake import ClientLeftError, Door, read_body
+from proxy.errors import PenstockError
+from proxy.ids import Ids
+from proxy.interfaces import Clock, Meter
+from proxy.pipeline import Hit, Pipeline, Plan
+
+PLANS = 32 * 1024 * 1024  # bytes of requests whose meaning is remembered
+_PLAN_WEIGHT = 4  # a parsed body takes so many times the room of its bytes, the bytes included
+_PLAN_OVERHEAD = 2048
+
+
+class Options(msgspec.Struct, frozen=True):
+    """The settings that this endpoint heeds."""
+
+    forward: tuple[bytes, ...]
+    recorded_pace: bool
+
+
+class ChatCompletions:
+    """An ASGI endpoint."""
+
+    endpoint = "chat"
+    path = "chat/completions"
+
+    def __init__(
+        self, pipeline: Pipeline, door: Door, options: Options, *, ids: Ids, meter: Meter, clock: Clock
+    ) -> None:
+        self._ids = ids
+        self._pipeline = pipeline
+        self._door = door
+        self._options = options
+        self._heeded = (*HEEDED, *options.forward)
+        self._plans: Memo[tuple[bytes, bytes, tuple[bytes | None, ...]], Plan] = Memo(PLANS)
+        self._meter = meter
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = Answer(self.endpoint, send, self._ids, self._meter, self._clock)
+        try:
+            headers = header_map(scope["headers"])
+            self._door.check(headers)
+            raw = await read_body(receive, self._door)
+            await self._answer(self._plan(raw, scope["query_string"], headers), receive, answer)
+        except PenstockError as error:
+            await answer.refuse(error)
+        except ClientLeftError:
+            answer.outcome = "left"
+        except Exception:
+            await answer.crash()
+            raise
+        finally:
+            answer.count()
+
+    def _plan(self, raw: bytes, query: bytes, headers: Headers) -> Plan:
+        """What the request comes to; remembered, for when the same bytes come again."""
+        request = raw, query, tuple([headers.get(name) for name in self._heeded])
+        plan = self._plans.get(request)
+        if plan is None:
+            forward = self._options.forward
+            plan = self._pipeline.plan(read_call(self.path, query=query, raw=raw, headers=headers, forward=forward))
+            self._plans.put(request, plan, _PLAN_WEIGHT * len(raw) + _PLAN_OVERHEAD)
+        return plan
+
+    async def _answer(self, plan: Plan, receive: Receive, answer: Answer) -> None:
+        call = plan.call
+        begun = await self._pipeline.begin(plan)
+        if isinstance(begun, Hit):
+            await self._hit(call, begun, receive, answer)
+            return
+        async with Attendance(receive) as client:
+            with begun as live:
+                answer.outcome = "collapsed" if live.collapsed else "bypass" if live.plan.key is None else "miss"
+                settled = await self._pipeline.settle(live)
+                if isinstance(settled, Hit):
+                    await self._hit(call, settled, receive, answer)
+                else:
+                    await answer.live(call, live, settled)
+        if client.left:
+            answer.outcome = "left"
+
+    async def _hit(self, call: Call, hit: Hit, receive: Receive, answer: Answer) -> None:
+        recorded = call.directives.replay == "recorded" if call.directives.replay else self._options.recorded_pace
+        if recorded and call.stream:
+            async with Attendance(receive):
+                await answer.replay(call, hit)
+        else:
+            await answer.hit(call, hit)

@@ -1,0 +1,72 @@
+"""The client at the other end: is it still there, and what is sent to it."""
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from starlette.types import Receive, Send
+
+from proxy.errors import PenstockError
+
+Header = tuple[bytes, bytes]
+
+# A body up to this size goes out in one piece; a larger one waits for the client between pieces.
+PIECE = 256 * 1024
+
+
+class Attendance:
+    """Cancels the task around it when the client hangs up: uvicorn only says so to whoever asks."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.left = False
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.current_task()
+        self._watch = asyncio.get_running_loop().create_task(self._wait())
+        return self
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._task is not None:
+            self.left = True
+            self._task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> bool:
+        """Swallow the cancellation that is ours, and no other."""
+        self._watch.cancel()
+        ours = self.left and self._task is not None and self._task.uncancel() == 0
+        return ours and kind is asyncio.CancelledError
+
+
+async def send_whole(send: Send, status: int, headers: Iterable[Header], body: bytes) -> None:
+    """A complete answer, with its length."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*headers, (b"content-length", b"%d" % len(body))],
+        }
+    )
+    if len(body) <= PIECE:
+        await send({"type": "http.response.body", "body": body})
+        return
+    for start in range(0, len(body), PIECE):
+        more = start + PIECE < len(body)
+        await send({"type": "http.response.body", "body": body[start : start + PIECE], "more_body": more})
+
+
+async def send_error(send: Send, error: PenstockError, headers: Iterable[Header] = ()) -> None:
+    """An error in OpenAI's shape."""
+    extra = [(b"content-type", b"application/json"), *headers]
+    if error.retry is not None:
+        extra.append((b"x-should-retry", b"true" if error.retry else b"false"))
+    if error.retry_after is not None:
+        extra.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+    if error.status in (408, 413):
+        extra.append((b"connection", b"close"))  # else the server would read the rest of the body
+    await send_whole(send, error.status, extra, error.body())

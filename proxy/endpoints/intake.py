@@ -1,0 +1,79 @@
+"""A request's body, within its bounds, and who may send one."""
+
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import msgspec
+from starlette.types import Receive
+
+from proxy.core.call import Headers
+from proxy.errors import BodyTooLarge, Forbidden, InvalidRequest, UnsupportedEncoding, UnsupportedMediaType
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class ClientLeftError(Exception):
+    """The client hung up before its request was complete; there is nobody to answer."""
+
+
+class Door(msgspec.Struct, frozen=True):
+    """Who may come in. A web page elsewhere must not be able to spend: it has an Origin, and may rebind a name."""
+
+    origins: frozenset[str]
+    loopback_only: bool
+    max_body: int
+
+    def check(self, headers: Headers) -> None:
+        """Raises Forbidden, UnsupportedMediaType, UnsupportedEncoding, BodyTooLarge or InvalidRequest."""
+        self.check_origin(headers)
+        media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if media != b"application/json" and not media.endswith(b"+json"):
+            raise UnsupportedMediaType("The body must be JSON and say so: `Content-Type: application/json`.")
+        if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
+            raise UnsupportedEncoding("An encoded body is not accepted; send it without Content-Encoding.")
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit():
+            raise InvalidRequest("`Content-Length` must be a number.")
+        if int(length) > self.max_body:
+            raise self.too_large()
+
+    def check_origin(self, headers: Headers) -> None:
+        origin = headers.get(b"origin")
+        if origin is not None and origin.decode("latin-1") not in self.origins:
+            raise Forbidden("This Origin is not named in server.cors_origins.")
+        if self.loopback_only and not _is_loopback(headers.get(b"host", b"")):
+            raise Forbidden("Without keys this proxy answers to loopback names only (localhost, 127.0.0.1, [::1]).")
+
+    def too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The body is larger than {self.max_body} bytes (server.max_body).")
+
+
+@lru_cache(maxsize=64)
+def _is_loopback(host: bytes) -> bool:
+    """Is this Host header one of loopback's names, with a port or without?"""
+    try:
+        name = urlsplit(b"//" + host).hostname
+    except ValueError:
+        return False
+    return name is not None and name.decode("latin-1") in LOOPBACK_NAMES
+
+
+async def read_body(receive: Receive, door: Door) -> bytes:
+    """The whole body. Raises BodyTooLarge, or ClientLeftError."""
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        body: bytes = message.get("body", b"")
+        if len(body) > door.max_body:
+            raise door.too_large()
+        return body
+    pieces, size = [], 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > door.max_body:
+            raise door.too_large()
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+        message = await receive()

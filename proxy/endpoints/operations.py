@@ -1,0 +1,33 @@
+"""`/livez`, `/readyz`, `/metrics`: for whoever runs Penstock. They touch no provider and no disk."""
+
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from proxy.endpoints.gate import Gate
+from proxy.errors import ShuttingDown
+
+PLAIN = "text/plain; charset=utf-8"
+
+
+class Operations:
+    """`exposition` gives the metrics in Prometheus' text format, of `media_type`."""
+
+    def __init__(self, exposition: Callable[[], bytes], media_type: str) -> None:
+        self._exposition = exposition
+        self._media_type = media_type
+        self.gate: Gate | None = None
+
+    async def livez(self, _: Request) -> Response:
+        """The process answers. Nothing else is asked: a check that looks further restarts healthy proxies."""
+        return Response("ok\n", media_type=PLAIN)
+
+    async def readyz(self, _: Request) -> Response:
+        """Ready to serve. A provider that is down does not make Penstock unready: hits are still answered."""
+        if self.gate is not None and self.gate.draining:
+            return Response("shutting down\n", status_code=ShuttingDown.status, media_type=PLAIN)
+        return Response("ready\n", media_type=PLAIN)
+
+    async def metrics(self, _: Request) -> Response:
+        return Response(self._exposition(), media_type=self._media_type)
