@@ -1,0 +1,136 @@
+"""`make bench`: every figure beside its reference, both in this run: the median of five interleaved runs each.
+
+hits      one 100-chunk stream, answered from the cache    beside a bare Starlette handler (parse, hash, constant)
+streams   200 and 400 at once, 50 chunks each, 20 ms apart beside the same streams without a proxy
+alone     one stream, time to its first event              beside the same stream without a proxy
+start     process to listening; memory after everything    beside the bare handler's
+"""
+
+import itertools
+import json
+import statistics
+import sys
+from dataclasses import dataclass
+
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from bench.load import Streams, http_post, repeat, streams
+from bench.servers import Running, proxy_over, started
+
+PATH = "/v1/chat/completions"
+RUNS = 5
+HIT_SECONDS = 2.0
+HIT_CONNECTIONS = 16
+ALONE = 30  # streams, one after another
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table. `good` is the verdict against the stated bound."""
+
+    what: str
+    penstock: str
+    reference: str
+    bound: str
+    good: bool
+
+
+class Bench:
+    """Prompts are numbered, so that no stream is answered from the cache unless it is meant to be."""
+
+    def __init__(self, simulator: Running, proxy: Running) -> None:
+        self._simulator = simulator
+        self._proxy = proxy
+        self._numbers = itertools.count()
+
+    def _requests(self, count: int, chunks: int, gap: float) -> list[bytes]:
+        model = f"sim-instant;chunks={chunks};gap={gap}"
+        return [http_post(PATH, _body(model, f"question {next(self._numbers)}"), close=True) for _ in range(count)]
+
+    async def hits(self) -> Row:
+        """The yardstick answers as many bytes as the hit does."""
+        body = _body("sim-instant;chunks=100", "the same question every time")
+        for _ in range(2):
+            stored = await streams(self._proxy.port, [http_post(PATH, body, close=True)])
+        with started("bench.bare", str(stored.bytes)) as bare:
+            return await self._beside(bare, body)
+
+    async def _beside(self, bare: Running, body: bytes) -> Row:
+        ours: list[float] = []
+        theirs: list[float] = []
+        for _ in range(RUNS):
+            for port, found in ((self._proxy.port, ours), (bare.port, theirs)):
+                request = http_post(PATH, body)
+                found.append(await repeat(port, request, connections=HIT_CONNECTIONS, seconds=HIT_SECONDS))
+        mine, reference = statistics.median(ours), statistics.median(theirs)
+        return _ratio("hits a second", mine, reference, 0.8)
+
+    async def many(self, count: int, least: float) -> list[Row]:
+        ours: list[Streams] = []
+        theirs: list[Streams] = []
+        for _ in range(RUNS):
+            for port, found in ((self._simulator.port, theirs), (self._proxy.port, ours)):
+                found.append(await streams(port, self._requests(count, 50, 0.02)))
+        if any(run.failed for run in ours + theirs):
+            raise RuntimeError("a stream failed")
+        mine, reference = (statistics.median(run.rate for run in runs) for runs in (ours, theirs))
+        first, first_direct = (
+            statistics.median(statistics.median(run.first_event) * 1000 for run in runs) for runs in (ours, theirs)
+        )
+        bound, good = ("≤ 80 ms", first <= 80) if count == 200 else ("", True)
+        return [
+            _ratio(f"{count} streams: events a second", mine, reference, least),
+            Row(f"{count} streams: first event", f"{first:.0f} ms", f"{first_direct:.0f} ms", bound, good),
+        ]
+
+    async def alone(self) -> Row:
+        medians: dict[int, list[float]] = {self._simulator.port: [], self._proxy.port: []}
+        for _ in range(RUNS):
+            for port, found in medians.items():
+                runs = [await streams(port, self._requests(1, 5, 0)) for _ in range(ALONE)]
+                found.append(statistics.median(run.first_event[0] * 1000 for run in runs))
+        theirs, mine = (statistics.median(found) for found in medians.values())
+        added = mine - theirs
+        return Row("one stream: first event", f"{mine:.1f} ms", f"{theirs:.1f} ms", "≤ 3 ms more", added <= 3)
+
+
+def _body(model: str, question: str) -> bytes:
+    message = {"role": "user", "content": question}
+    return json.dumps({"model": model, "messages": [message], "stream": True}).encode()
+
+
+def _ratio(what: str, mine: float, reference: float, least: float) -> Row:
+    ratio = mine / reference
+    return Row(what, f"{mine:,.0f} ({ratio:.2f})", f"{reference:,.0f}", f"≥ {least}", ratio >= least)
+
+
+async def measure(simulator: Running, proxy: Running) -> list[Row]:
+    """All rows."""
+    bench = Bench(simulator, proxy)
+    idle = proxy.memory()
+    rows = [await bench.hits()]
+    for count, least in ((200, 0.9), (400, 0.85)):
+        rows += await bench.many(count, least)
+    rows.append(await bench.alone())
+    with started("bench.bare", "1") as bare:
+        rows.append(Row("start to ready", f"{proxy.ready:.2f} s", f"{bare.ready:.2f} s", "< 1.5 s", proxy.ready < 1.5))
+        rows.append(Row("memory when ready", f"{idle:.0f} MB", f"{bare.memory():.0f} MB", "< 120 MB", idle < 120))
+    rows.append(Row("memory with 3,000 answers in it", f"{proxy.memory():.0f} MB", "", "", good=True))
+    return rows
+
+
+def main() -> int:
+    """Print the table; 1 if a bound was missed."""
+    with started("proxy", "simulator", "--port", "0") as simulator, proxy_over(simulator) as proxy:
+        rows = uvloop.run(measure(simulator, proxy))
+    table = Table("", "Penstock", "reference", "wanted", "")
+    for row in rows:
+        table.add_row(row.what, row.penstock, row.reference, row.bound, "good" if row.good else "MISSED")
+    Console().print(table)
+    return 0 if all(row.good for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
