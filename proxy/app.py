@@ -11,9 +11,11 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from proxy.core.entry import Entry, pack, unpack
 from proxy.core.policy import Rules
@@ -74,16 +76,17 @@ class PurgeWatch:
 class Application:
     """A proxy that is ready to serve: the ASGI callable, and how it is asked to stop."""
 
-    asgi: Gate
+    asgi: ASGIApp
+    gate: Gate
     flights: Flights
     drain_seconds: float
 
     async def drain(self) -> None:
         """Let what is open finish; after the time that the settings allow, end the rest with an error event."""
-        if not await self.asgi.drain(self.drain_seconds):
+        if not await self.gate.drain(self.drain_seconds):
             logger.warning("%d answers were still open after the drain; they end with an error", len(self.flights))
             await self.flights.close()
-            await self.asgi.drain(1.0)
+            await self.gate.drain(1.0)
 
 
 @asynccontextmanager
@@ -116,7 +119,8 @@ async def build_app(
         edges = Edges(providers, store, flights, purges, meter, clock)
         pipeline = Pipeline(_terms(settings, key_secret or os.urandom(32)), _rules(settings), _routes(settings), edges)
         _watch_sizes(meter, flights, store)
-        yield Application(_endpoints(settings, pipeline, edges, meter), flights, settings.server.drain)
+        gate = _endpoints(settings, pipeline, edges, meter)
+        yield Application(_for_pages(gate, settings.server.cors_origins), gate, flights, settings.server.drain)
 
 
 def _claim(directory: Path, stack: AsyncExitStack, meter: Meter) -> bytes | None:
@@ -178,7 +182,7 @@ def _endpoints(settings: Settings, pipeline: Pipeline, edges: Edges, meter: Mete
     ids = Ids()
     chat = ChatCompletions(pipeline, door, options, ids=ids, meter=meter, clock=edges.clock)
     models = Models(settings.models, edges.providers[settings.default_provider], door, ids=ids, meter=meter)
-    operations = Operations(meter.exposition, CONTENT_TYPE)
+    operations = Operations(meter.exposition, CONTENT_TYPE, door)
     routes = [
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
@@ -187,10 +191,27 @@ def _endpoints(settings: Settings, pipeline: Pipeline, edges: Edges, meter: Mete
         Route("/readyz", operations.readyz),
         Route("/metrics", operations.metrics),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse, Exception: _crash})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse, PenstockError: _told, Exception: _crash})
     gate = operations.gate = Gate(app, {"/v1/chat/completions": chat})
     meter.requests_open.set_function(lambda: gate.open)
     return gate
+
+
+def _for_pages(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+    """Pages of these origins may call the proxy and read what it says of an answer."""
+    if not origins:
+        return app
+    exposed = (
+        "cache-status",
+        "age",
+        "x-request-id",
+        "x-penstock-request-id",
+        "x-penstock-model",
+        "x-penstock-provider",
+    )
+    return CORSMiddleware(
+        app, allow_origins=origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=exposed
+    )
 
 
 def _watch_sizes(meter: Meter, flights: Flights, store: TieredStore[Entry]) -> None:
@@ -205,6 +226,10 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:
         return _shaped(MethodNotAllowed(f"{request.method} is not allowed here."))
     return _shaped(NotFound("There is no such path here. An SDK's base_url ends in /v1."))
+
+
+async def _told(_: Request, error: Exception) -> Response:
+    return _shaped(error if isinstance(error, PenstockError) else PenstockError(str(error)))
 
 
 async def _crash(_: Request, __: Exception) -> Response:

@@ -17,11 +17,15 @@ KEEP_ALIVE = 75  # seconds; longer than clients keep a connection, so that they 
 CLOSING = 5  # seconds for connections to close once nothing is left to answer
 
 
-class _Aborted(logging.Filter):
-    """A stream that fails is ended by leaving it incomplete, on purpose; uvicorn takes that for a mistake."""
+class _Expected(logging.Filter):
+    """Drops what uvicorn takes for a mistake and is none, and what the command says in a line of its own.
+
+    A stream that fails is ended by leaving it incomplete, on purpose; a port that is taken stops the start.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return "returned without completing response" not in record.getMessage()
+        message = record.getMessage()
+        return "returned without completing response" not in message and not message.startswith("[Errno")
 
 
 class _Corked:
@@ -95,7 +99,7 @@ class Server(uvicorn.Server):
         self._drain = drain
         self._ready = ready
         self._draining: asyncio.Future[None] | None = None
-        logging.getLogger("uvicorn.error").addFilter(_Aborted())
+        logging.getLogger("uvicorn.error").addFilter(_Expected())
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -34,8 +34,7 @@ def parse(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest(_what_is_wrong(raw, error)) from error
     if type(body) is not dict:
         raise InvalidRequest(f"The body must be a JSON object, not {_kind(body)}.")
-    # A body with so few openings cannot nest deeper.
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _is_too_deep(body):
+    if is_too_deep(raw, body):
         raise InvalidRequest(_TOO_DEEP)
     # msgspec keeps the last of duplicate members without a word. Each member has one colon of its own and strings keep
     # theirs, so a member was lost exactly if a colon was; only a colon written \u003a upsets the count.
@@ -139,7 +138,10 @@ def _plain_numbers(value: Any) -> Any:
 _TOO_DEEP: Final = f"The body nests deeper than {MAX_DEPTH} levels."
 
 
-def _is_too_deep(body: dict[str, Any]) -> bool:
+def is_too_deep(raw: bytes, body: dict[str, Any]) -> bool:
+    """Does `body`, which was parsed from `raw`, have more than MAX_DEPTH levels?"""
+    if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
+        return False  # with so few openings it cannot
     level: list[Any] = [body]
     for _ in range(MAX_DEPTH):
         level = [

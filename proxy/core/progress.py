@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from proxy.core.canonical import is_too_deep
+
 FAILED_FINISHES = frozenset({"error", "content_filter", "network_error", "insufficient_system_resource"})
 # What of a delta or message counts as an answer. Reasoning alone is not one.
 SUBSTANCE = ("content", "refusal", "tool_calls", "function_call", "audio")
@@ -37,8 +39,8 @@ class ChatProgress:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.malformed = True
             return
-        if not isinstance(chunk, dict):
-            self.malformed = True
+        if not isinstance(chunk, dict) or is_too_deep(data, chunk):
+            self.malformed = True  # what nests so deep is no answer, and later passes over it recurse
             return
         if chunk.get("error") is not None:
             self.error = chunk["error"]

@@ -18,6 +18,11 @@ def forward_status(verdict: Verdict, *, found_stale: bool, collapsed: bool, stor
     return b"penstock; fwd=" + _why(verdict, found_stale) + (b"; stored" if stored else b"")
 
 
+def unanswered_status() -> bytes:
+    """Nothing stored will do, and only that was asked for."""
+    return b"penstock; detail=only-if-cached"
+
+
 def _why(verdict: Verdict, found_stale: bool) -> bytes:
     if verdict.reason == "no-cache":
         return b"request"

@@ -7,7 +7,7 @@ from starlette.types import Send
 
 from proxy.core.call import Call
 from proxy.core.recording import Broken, Clean, Head, Recording
-from proxy.core.status import forward_status, hit_status
+from proxy.core.status import forward_status, hit_status, unanswered_status
 from proxy.core.view import as_json, as_stream, shown
 from proxy.endpoints.client import Header, send_error, send_whole
 from proxy.errors import PenstockError
@@ -32,6 +32,7 @@ class Answer:
         self.id = ids.request()
         self.outcome = "refused"
         self._status = 0
+        self._known: tuple[Header, ...] = ()  # what an error says too
         self._endpoint = endpoint
         self._send = send
         self._meter = meter
@@ -50,7 +51,20 @@ class Answer:
 
     async def refuse(self, error: PenstockError) -> None:
         self._status = error.status
-        await send_error(self._send, error, self._ours(None))
+        await send_error(self._send, error, [*self._known, *self._ours(None)])
+
+    def unanswered(self) -> None:
+        """Nothing is stored, and nothing else was wanted."""
+        self._known = ((b"cache-status", unanswered_status()),)
+
+    def forwarded(self, live: Live) -> None:
+        """The provider is asked, or was for somebody else."""
+        plan = live.plan
+        self.outcome = "collapsed" if live.collapsed else "bypass" if plan.key is None else "miss"
+        self._known = (
+            (b"cache-status", self._forward_status(live, stored=False)),
+            *_target(plan.target.provider, plan.target.upstream),
+        )
 
     async def crash(self) -> None:
         """Penstock's own fault, which the server will log: an error as long as nothing was sent."""
@@ -95,7 +109,6 @@ class Answer:
 
     async def live(self, call: Call, live: Live, head: Head) -> None:
         """What a recording holds and will hold, as this reader is to see it."""
-        self._status = head.status
         # The leader gets what the provider sent, as it sent it, even if it asked for the other form.
         wants_stream = call.stream if live.collapsed and head.status == 200 else head.kind == "stream"
         if wants_stream and head.kind == "stream":
@@ -156,18 +169,21 @@ class Answer:
             await self._body(b"", more=False)
 
     def _live_headers(self, live: Live, head: Head) -> list[Header]:
+        self._status = head.status
         plan = live.plan
         keeps = plan.verdict.keep and live.reader.flight.ttl > 0 and head.status == 200
-        status = forward_status(
-            plan.verdict, found_stale=live.found is not None, collapsed=live.collapsed, stored=keeps
-        )
         provider_id = next((value for name, value in head.headers if name == b"x-request-id"), None)
         return [
-            (b"cache-status", status),
+            (b"cache-status", self._forward_status(live, stored=keeps)),
             *self._ours(provider_id),
             *_target(plan.target.provider, plan.target.upstream),
             *(header for header in head.headers if header[0] != b"x-request-id"),
         ]
+
+    @staticmethod
+    def _forward_status(live: Live, *, stored: bool) -> bytes:
+        found_stale = live.found is not None
+        return forward_status(live.plan.verdict, found_stale=found_stale, collapsed=live.collapsed, stored=stored)
 
     async def _start(self, status: int, headers: Iterable[Header]) -> None:
         await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})

@@ -8,7 +8,7 @@ from proxy.core.memo import Memo
 from proxy.endpoints.answer import Answer
 from proxy.endpoints.client import Attendance
 from proxy.endpoints.intake import ClientLeftError, Door, read_body
-from proxy.errors import PenstockError
+from proxy.errors import NotCached, PenstockError
 from proxy.ids import Ids
 from proxy.interfaces import Clock, Meter
 from proxy.pipeline import Hit, Pipeline, Plan
@@ -72,13 +72,17 @@ class ChatCompletions:
 
     async def _answer(self, plan: Plan, receive: Receive, answer: Answer) -> None:
         call = plan.call
-        begun = await self._pipeline.begin(plan)
+        try:
+            begun = await self._pipeline.begin(plan)
+        except NotCached:
+            answer.unanswered()
+            raise
         if isinstance(begun, Hit):
             await self._hit(call, begun, receive, answer)
             return
         async with Attendance(receive) as client:
             with begun as live:
-                answer.outcome = "collapsed" if live.collapsed else "bypass" if live.plan.key is None else "miss"
+                answer.forwarded(live)
                 settled = await self._pipeline.settle(live)
                 if isinstance(settled, Hit):
                     await self._hit(call, settled, receive, answer)

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.responses import Response
 
+from proxy.core.call import header_map
 from proxy.endpoints.gate import Gate
+from proxy.endpoints.intake import Door
 from proxy.errors import ShuttingDown
 
 PLAIN = "text/plain; charset=utf-8"
@@ -14,7 +16,8 @@ PLAIN = "text/plain; charset=utf-8"
 class Operations:
     """`exposition` gives the metrics in Prometheus' text format, of `media_type`."""
 
-    def __init__(self, exposition: Callable[[], bytes], media_type: str) -> None:
+    def __init__(self, exposition: Callable[[], bytes], media_type: str, door: Door) -> None:
+        self._door = door
         self._exposition = exposition
         self._media_type = media_type
         self.gate: Gate | None = None
@@ -29,5 +32,7 @@ class Operations:
             return Response("shutting down\n", status_code=ShuttingDown.status, media_type=PLAIN)
         return Response("ready\n", media_type=PLAIN)
 
-    async def metrics(self, _: Request) -> Response:
+    async def metrics(self, request: Request) -> Response:
+        """For a scraper, not for a web page. Raises Forbidden."""
+        self._door.check_origin(header_map(request.scope["headers"]))
         return Response(self._exposition(), media_type=self._media_type)
