@@ -25,11 +25,12 @@ logger = logging.getLogger("penstock.flights")
 class Reader:
     """One client's place in a recording."""
 
-    __slots__ = ("_flight", "_waiter", "first", "position")
+    __slots__ = ("_flight", "_nudged", "_waiter", "first", "position")
 
     def __init__(self, flight: "Flight", *, first: bool) -> None:
         self._flight = flight
         self._waiter: asyncio.Future[None] | None = None
+        self._nudged = False
         self.first = first
         self.position = 0
 
@@ -65,8 +66,9 @@ class Reader:
     async def more(self) -> list[Event]:
         """The events since the last call, as soon as there are any. Empty: it ended, or `nudge` was called."""
         recording = self.recording
-        if self.position == recording.length and recording.end is None:
+        while self.position == recording.length and recording.end is None and not self._nudged:
             await self._changed()
+        self._nudged = False
         events = recording.since(self.position)
         self.position += len(events)
         if recording.oversized:
@@ -74,7 +76,12 @@ class Reader:
         return events
 
     def nudge(self) -> None:
-        """Wake whoever waits in this reader."""
+        """Let `more` return, even with nothing."""
+        self._nudged = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let whoever waits in this reader look again."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -91,9 +98,13 @@ class Reader:
 
 
 class Flight:
-    """A recording that is being made, and its readers. `ttl` in seconds: the shortest that any reader asked for."""
+    """A recording that is being made, and its readers.
 
-    __slots__ = ("_flights", "_room", "key", "landed", "newer", "readers", "recording", "task", "ttl")
+    `ttl` in seconds: the shortest that any reader asked for; 0: not to be kept. `outrun`: a flight of the same key that
+    began later has been kept already, and this answer is the older one.
+    """
+
+    __slots__ = ("_flights", "_room", "key", "outrun", "readers", "recording", "task", "ttl")
 
     def __init__(self, flights: "Flights", key: bytes | None, *, ttl: float, max_entry: int) -> None:
         self._flights = flights
@@ -102,8 +113,7 @@ class Flight:
         self.ttl = ttl
         self.recording = Recording(max_entry)
         self.readers: set[Reader] = set()
-        self.newer: Flight | None = None
-        self.landed = False
+        self.outrun = False
         self.task: asyncio.Task[None] | None = None
 
     def reader(self, ttl: float | None = None) -> Reader:
@@ -119,14 +129,6 @@ class Flight:
         recording = self.recording
         return not (recording.failing or recording.oversized or (self.task is not None and self.task.cancelling()))
 
-    @property
-    def outrun(self) -> bool:
-        """Has a flight of the same key that began later already landed? Then this answer is the older one."""
-        newer = self.newer
-        while newer is not None and not newer.landed:
-            newer = newer.newer
-        return newer is not None
-
     # The producer's side.
 
     def begin(self, head: Head) -> None:
@@ -138,15 +140,21 @@ class Flight:
     def wake(self) -> None:
         """Tell the readers what was appended; once for all events that came together."""
         for reader in self.readers:
-            reader.nudge()
+            reader.wake()
 
     def finish(self, end: Ending) -> None:
         if self.recording.end is None:
             self.recording.end = end
             self.wake()
 
+    def land(self) -> None:
+        """Its answer has been kept."""
+        self._flights.landed(self)
+
     async def room(self) -> None:
         """Wait while an oversized answer is too far ahead of its slowest reader."""
+        if not self.readers:
+            self._flights.abandoned(self)  # was to be finished for the cache, which it no longer fits
         while self.recording.oversized and self._backlog() > WINDOW:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
@@ -174,7 +182,7 @@ class Flights:
     """All flights. Every method is synchronous: between looking and acting, nothing else runs."""
 
     def __init__(self, *, on_abandon: OnAbandon, max_entry: int) -> None:
-        self._by_key: dict[bytes, Flight] = {}
+        self._by_key: dict[bytes, list[Flight]] = {}  # in the order in which they began
         self._all: set[Flight] = set()
         self._on_abandon = on_abandon
         self._max_entry = max_entry
@@ -184,18 +192,15 @@ class Flights:
 
     def find(self, key: bytes) -> Flight | None:
         """The newest flight of this key, if it takes joiners."""
-        flight = self._by_key.get(key)
-        return flight if flight is not None and flight.joinable else None
+        flights = self._by_key.get(key)
+        return flights[-1] if flights and flights[-1].joinable else None
 
     def lead(self, key: bytes | None, produce: Produce, *, ttl: float) -> Reader:
         """Start a flight and read it first. With a key it becomes the newest of that key; without, nobody finds it."""
         flight = Flight(self, key, ttl=ttl, max_entry=self._max_entry)
         reader = flight.reader()
         if key is not None:
-            older = self._by_key.get(key)
-            if older is not None:
-                older.newer = flight
-            self._by_key[key] = flight
+            self._by_key.setdefault(key, []).append(flight)
         self._all.add(flight)
         flight.task = asyncio.get_running_loop().create_task(produce(flight))
         flight.task.add_done_callback(lambda task: self._done(flight, task))
@@ -203,14 +208,26 @@ class Flights:
 
     def abandoned(self, flight: Flight) -> None:
         """Nobody reads this flight any more."""
-        wanted = self._on_abandon == "finish" and flight.key is not None and not flight.recording.oversized
+        wanted = self._on_abandon == "finish" and flight.ttl > 0 and not flight.recording.oversized
         if flight.recording.end is None and flight.task is not None and not wanted:
             self._forget(flight)
             flight.task.cancel()
 
+    def landed(self, flight: Flight) -> None:
+        """This flight's answer has been kept: those that began before it must not overwrite it."""
+        for older in self._by_key.get(flight.key or b"", ()):
+            if older is flight:
+                break
+            older.outrun = True
+
     def _forget(self, flight: Flight) -> None:
-        if flight.key is not None and self._by_key.get(flight.key) is flight:
-            del self._by_key[flight.key]
+        if flight.key is None:
+            return
+        flights = self._by_key.get(flight.key, [])
+        if flight in flights:
+            flights.remove(flight)
+        if not flights:
+            self._by_key.pop(flight.key, None)
 
     def _done(self, flight: Flight, task: asyncio.Task[None]) -> None:
         """Whatever ended the producer, its readers are told and nothing stays behind."""

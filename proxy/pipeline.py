@@ -131,7 +131,7 @@ class Pipeline:
 
     def _fly(self, plan: Plan, found: Entry | None, *, unless: Flight | None = None) -> Live:
         """Join the newest flight of this key, or lead one. Synchronous: nobody else can act in between."""
-        ttl = policy.lifetime(plan.call.directives, self._terms.ttl)
+        ttl = policy.lifetime(plan.call.directives, self._terms.ttl) if plan.verdict.keep else 0.0
         if plan.verdict.join and plan.key is not None:
             flight = self._edges.flights.find(plan.key)
             if flight is not None and flight is not unless:
@@ -160,7 +160,7 @@ class Pipeline:
         self._keep(flight, plan, recorder, epoch)
 
     def _keep(self, flight: Flight, plan: Plan, recorder: Recorder, epoch: int) -> None:
-        if plan.key is None or not plan.verdict.keep or flight.ttl <= 0 or flight.outrun:
+        if plan.key is None or flight.ttl <= 0 or flight.outrun:
             return
         recording = flight.recording
         reason = keep.flaw(recording, recorder.progress, plan.call)
@@ -181,7 +181,7 @@ class Pipeline:
         )
         entry = make_entry(meta, recording.events, recording.times)
         self._edges.store.put(plan.key, entry, expire=flight.ttl + self._terms.stale_if_error)
-        flight.landed = True
+        flight.land()
 
     def _key(self, call: Call, target: Target) -> bytes:
         """What makes two requests the same; see canonical.py for the body's part."""
@@ -213,9 +213,10 @@ class Pipeline:
 
     @staticmethod
     async def _fit_for_json(live: Live) -> bool:
-        """Can a stream that others lead answer this JSON request? Not without usage, and not past `max_entry`."""
+        """Can a stream that others lead answer this JSON request? Only whole, with usage, and within `max_entry`."""
         end = await live.reader.ended()
-        return isinstance(end, Broken) or (end is not None and live.reader.recording.has_usage)
+        recording = live.reader.recording
+        return isinstance(end, Broken) or (end is not None and recording.convertible and recording.has_usage)
 
 
 def _result(end: Ending | None, flight: Flight) -> str:

@@ -105,6 +105,7 @@ class Recorder:
             except UpstreamError as error:
                 end = Broken(error)
         self.flight.recording.has_usage = self.progress.has_usage
+        self.flight.recording.convertible = self.progress.finished and not self.progress.malformed
         if watchdog.expired:
             return self._timed_out()
         return end if end is not None else Broken(PenstockError("Penstock failed while it read this answer."))
@@ -154,6 +155,7 @@ class Recorder:
     def _take(self, head: Head, events: list[Event], now: float) -> Broken | None:
         """Log what came in one piece, and wake the readers once."""
         flight, progress, at = self.flight, self.progress, now - self._began
+        before = flight.recording.length
         for event in events:
             if event.data is not None and not event.is_done:
                 progress.take(event.data)
@@ -169,7 +171,8 @@ class Recorder:
             if flight.recording.head is None:
                 flight.begin(head)
             flight.append(event, at)
-        flight.wake()
+        if flight.recording.length > before:  # a reader that is woken for nothing takes it for silence, and pings
+            flight.wake()
         return None
 
     def _provider_error(self, event: Event, at: float) -> Broken:

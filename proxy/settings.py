@@ -7,6 +7,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -155,6 +156,11 @@ def _check_provider(path: str, provider: Provider, *, shared: bool) -> None:
         raise StartupError(
             f"{path}.base_url: {provider.base_url!r} is no address; write https://host/v1, without query or password."
         )
+    try:
+        address = urlsplit(provider.base_url)
+        (address.hostname or "").encode("idna"), address.port  # both raise where they make no sense
+    except ValueError as error:
+        raise StartupError(f"{path}.base_url: {provider.base_url!r} is no address: {error}.") from None
     auth = provider.effective_auth
     if auth == "key" and not provider.api_key_env:
         raise StartupError(f'{path}.api_key_env: auth = "key" needs the environment variable that holds the key.')
@@ -233,7 +239,7 @@ def _measure(kind: type, value: Any) -> Any:
 def _scaled(value: object, units: dict[str, float] | dict[str, int], wanted: str) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15:
         return value
-    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?) ?([A-Za-z]+)", value) if isinstance(value, str) else None
+    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([A-Za-z]+)", value) if isinstance(value, str) else None
     if found is None or found[2] not in units:
         raise ValueError(f"Expected {wanted}, got {value!r}")
     return float(found[1]) * units[found[2]]

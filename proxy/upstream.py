@@ -55,9 +55,13 @@ class HttpReply:
         self.read = self._body.read
 
     async def peek(self, limit: int) -> bytes:
-        """The body up to `limit` bytes or a little more; `read` gives it once again."""
-        while len(self._peeked) < limit and (piece := await self._body.read()):
-            self._peeked += piece
+        """The body up to `limit` bytes or a little more; `read` gives it once again. Closes where that fails."""
+        try:
+            while len(self._peeked) < limit and (piece := await self._body.read()):
+                self._peeked += piece
+        except BaseException:
+            self.close()
+            raise
         self.read = self._read_peeked
         return self._peeked
 

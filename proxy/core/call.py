@@ -110,6 +110,8 @@ def _stream(body: Mapping[str, Any]) -> tuple[bool, bool]:
 
 def _choices(body: Mapping[str, Any]) -> int:
     n = body.get("n")
+    if type(n) is float and n.is_integer():  # 2.0 is 2 in JSON, and has its key
+        n = int(n)
     return n if type(n) is int and n > 0 else 1
 
 
@@ -148,7 +150,7 @@ def _seconds(text: str) -> float | None:
     """Digits, with a fraction or without; not `nan`, `inf`, `1e9`, `1_000`, a sign or other scripts' digits."""
     whole, _, fraction = text.partition(".")
     digits = whole + fraction
-    if not digits.isascii() or not digits.isdigit() or not whole or len(digits) > 15:
+    if not digits.isascii() or not digits.isdigit() or not whole:
         return None
     return float(text)
 

@@ -58,7 +58,10 @@ class Entry:
         """The events with their recorded boundaries (the decoder finds the same ones in any split of the bytes)."""
         if self.meta.kind == "json":
             return [Event(self.body, self.body, None)]
-        return Decoder(max_event=len(self.body)).feed(self.body)
+        decoder = Decoder(max_event=len(self.body))
+        events = decoder.feed(self.body)
+        last = decoder.close()  # its blank line may end in a CR, behind which an LF could have come
+        return events if last is None else [*events, last]
 
     def frames(self, *, usage: bool, new_id: bytes) -> list[bytes]:
         """The stream as a client that asked for usage, or did not, sees it, event by event."""

@@ -43,6 +43,7 @@ class Verdict(msgspec.Struct, frozen=True):
 PLAIN = Verdict()
 FETCH_ANEW = Verdict(look_up=False, join=False, reason="no-cache")
 JOIN_ONLY = Verdict(look_up=False, keep=False, reason="sampled")
+LEAD_ONLY = Verdict(look_up=False, join=False, keep=False, reason="no-cache")
 
 
 def bypass(reason: str) -> Verdict:
@@ -59,11 +60,12 @@ def judge(call: Call, upstream_models: Iterable[str], rules: Rules) -> Verdict:
     reason = _beyond_the_request(call, upstream_models, rules)
     if reason is not None:
         return bypass(reason)
-    if rules.sampled != "cache" and not _is_greedy(call.body):
-        return JOIN_ONLY if rules.sampled == "collapse" else bypass("sampled")
+    sampled = rules.sampled != "cache" and not _is_greedy(call.body)
+    if sampled and rules.sampled == "bypass":
+        return bypass("sampled")
     if call.directives.no_cache:
-        return FETCH_ANEW
-    return PLAIN
+        return LEAD_ONLY if sampled else FETCH_ANEW
+    return JOIN_ONLY if sampled else PLAIN
 
 
 def _is_greedy(body: Mapping[str, Any]) -> bool:
@@ -77,7 +79,8 @@ def _beyond_the_request(call: Call, upstream_models: Iterable[str], rules: Rules
     if not _SUSPECTS.isdisjoint(body):
         if body.get("store") is True or any(body.get(name) for name in STATE) or isinstance(body.get("prompt"), dict):
             return "state"
-        if any(body.get(name) for name in PRESENT):
+        # `web_search_options: {}` asks for a search with every option as it comes.
+        if any(value or value == {} for value in map(body.get, PRESENT)):
             return "search"
     if any(SEARCH_MODELS.search(name) for name in {call.model, *upstream_models}):
         return "search"

@@ -60,7 +60,7 @@ class ChatProgress:
         if index not in self.substance and isinstance(said, Mapping) and has_substance(said):
             self.substance.add(index)
         finish = choice.get("finish_reason")
-        if isinstance(finish, str):
+        if isinstance(finish, str) and finish:  # some providers say "" for null
             self.repeated = self.repeated or index in self.finishes
             self.finishes[index] = finish
 

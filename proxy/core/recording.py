@@ -47,7 +47,7 @@ class Recording:
     A JSON answer's pieces are events too: their `raw` is the piece as it came, joined they are the body.
     """
 
-    __slots__ = ("dropped", "end", "events", "has_usage", "head", "max_entry", "size", "times")
+    __slots__ = ("convertible", "dropped", "end", "events", "has_usage", "head", "max_entry", "size", "times")
 
     def __init__(self, max_entry: int) -> None:
         self.max_entry = max_entry
@@ -56,6 +56,7 @@ class Recording:
         self.times: list[float] = []
         self.end: Ending | None = None
         self.has_usage = False
+        self.convertible = False  # readable and complete: can be given in the other form
         self.size = 0  # bytes ever logged
         self.dropped = 0  # events let go, all of them from the front
 

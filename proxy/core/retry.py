@@ -3,7 +3,9 @@
 Rule: only before the first byte, and only what the provider says it did not do. The caller sends each attempt.
 """
 
+import math
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 RETRIED = frozenset({408, 409, 429})
@@ -21,7 +23,7 @@ def pause_before_retry(
     number in [0, 1): full jitter, so that many clients do not come back in step.
     """
     told = headers.get("x-should-retry")
-    if told == "false" or (told != "true" and status not in RETRIED and status < 500):
+    if status < 400 or told == "false" or (told != "true" and status not in RETRIED and status < 500):
         return None
     asked = retry_after(headers, now=now)
     if asked is not None:
@@ -33,16 +35,26 @@ def pause_before_retry(
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
     """Seconds that the provider asks for (`retry-after-ms`, or `retry-after` as seconds or a date); never negative."""
-    try:
-        return max(0.0, float(headers["retry-after-ms"]) / 1000)
-    except (KeyError, ValueError):
-        pass
+    milliseconds = _number(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return max(0.0, milliseconds / 1000)
     value = headers.get("retry-after", "")
+    seconds = _number(value)
+    return _until(value, now) if seconds is None else max(0.0, seconds)
+
+
+def _number(text: str) -> float | None:
     try:
-        return max(0.0, float(value))
+        number = float(text)
     except ValueError:
-        pass
+        return None
+    return None if math.isnan(number) else number
+
+
+def _until(date: str, now: float) -> float | None:
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except ValueError:
+        when = parsedate_to_datetime(date)
+        # An HTTP date is in GMT, even one that does not say so.
+        return max(0.0, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now)
+    except (ValueError, OverflowError):
         return None

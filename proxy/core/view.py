@@ -37,7 +37,7 @@ def shown(event: Event, *, strip_usage: bool, new_id: bytes | None) -> bytes:
     stripped = strip_usage and "usage" in members
     if stripped:
         usage = bytes(members.pop("usage"))
-        if usage != b"null" and _is_empty(members.get("choices")):
+        if usage != b"null" and "error" not in members and _is_empty(members.get("choices")):
             return b""
     old_id = bytes(members.get("id", b""))
     if new_id is not None and len(old_id) > 2 and old_id[:1] == b'"':
@@ -51,7 +51,7 @@ def shown(event: Event, *, strip_usage: bool, new_id: bytes | None) -> bytes:
 
 
 def _is_empty(choices: msgspec.Raw | None) -> bool:
-    return choices is not None and msgspec.json.decode(choices) == []
+    return choices is None or msgspec.json.decode(choices) in ([], None)
 
 
 def as_stream(kind: Kind, events: Sequence[Event], *, usage: bool, strip_usage: bool, new_id: bytes) -> list[bytes]:

@@ -122,7 +122,7 @@ class Answer:
             return
         recording = live.reader.recording
         media = (b"content-type", head.content_type)
-        if not live.collapsed or head.status != 200:
+        if not live.collapsed or head.status != 200 or not recording.convertible:
             body = b"".join(event.raw for event in recording.events)
         elif wants_stream:
             usage, new_id = call.wants_usage, self._new_id()
@@ -171,7 +171,7 @@ class Answer:
     def _live_headers(self, live: Live, head: Head) -> list[Header]:
         self._status = head.status
         plan = live.plan
-        keeps = plan.verdict.keep and live.reader.flight.ttl > 0 and head.status == 200
+        keeps = plan.key is not None and live.reader.flight.ttl > 0 and head.status == 200
         provider_id = next((value for name, value in head.headers if name == b"x-request-id"), None)
         return [
             (b"cache-status", self._forward_status(live, stored=keeps)),
