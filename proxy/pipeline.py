@@ -167,8 +167,11 @@ class Pipeline:
         self._edges.meter.stored(reason or "stored")
         if reason is not None or recording.head is None:
             return
+        key = plan.key
+        if plan.reports_usage != self._edges.providers[plan.target.provider].reports_usage:
+            key = self._key(plan.call, plan.target)  # this very call found out, and later ones have the new key
         meta = Meta(
-            key=plan.key,
+            key=key,
             kind=recording.head.kind,
             provider=plan.target.provider,
             model=plan.target.upstream,
@@ -180,7 +183,7 @@ class Pipeline:
             content_type=recording.head.content_type,
         )
         entry = make_entry(meta, recording.events, recording.times)
-        self._edges.store.put(plan.key, entry, expire=flight.ttl + self._terms.stale_if_error)
+        self._edges.store.put(key, entry, expire=flight.ttl + self._terms.stale_if_error)
         flight.land()
 
     def _key(self, call: Call, target: Target) -> bytes:

@@ -8,6 +8,7 @@ decodes `%2F`), and every error says whether the request may have been sent.
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 
 import aiohttp
 import httpx
@@ -16,6 +17,8 @@ from yarl import URL
 from proxy.errors import UpstreamConnectError, UpstreamReset, UpstreamTLSError
 
 KEEP_ALIVE = 15.0  # seconds; shorter than servers' own, so that a kept connection is rarely one they just closed
+
+LARGE = 256 * 1024  # bytes
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -41,7 +44,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 request.method,
                 URL(request.extensions["url"], encoded=True),
                 headers=request.extensions["headers"],
-                data=request.content or None,
+                data=_pieces(request.content),
                 allow_redirects=False,
                 timeout=self._timeout,
             )
@@ -49,6 +52,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._session.close()
+
+
+def _pieces(content: bytes) -> bytes | BytesIO | None:
+    """aiohttp writes bytes in one go; a large body would keep the loop from everything else."""
+    return BytesIO(content) if len(content) > LARGE else content or None
 
 
 class Body(httpx.AsyncByteStream):

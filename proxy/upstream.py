@@ -2,9 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -31,6 +31,7 @@ MAX_MODELS = 8 * 1024 * 1024  # bytes
 
 Account = tuple[tuple[bytes, bytes], ...]
 Header = tuple[str, str]
+T = TypeVar("T")
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -133,7 +134,7 @@ class Upstream:
             await asyncio.sleep(CONNECT_PAUSE * random.random())  # noqa: S311 - jitter
             reply = await self._send(call, target)
         if reply.status == 400 and reply.usage_asked and not call.wants_usage:
-            refusal = await reply.peek(MAX_REFUSAL)
+            refusal = await _within(self.first_event_timeout, reply.peek(MAX_REFUSAL))
             if b"stream_options" in refusal or b"include_usage" in refusal:
                 self.reports_usage = False
                 reply.close()
@@ -160,11 +161,7 @@ class Upstream:
     ) -> HttpReply:
         # httpx would parse the address anew for every request, and then lose how it was written.
         request = httpx.Request(method, self._url, content=body, extensions={"url": url, "headers": headers})
-        try:
-            async with asyncio.timeout(deadline):
-                response = await self._transport.handle_async_request(request)
-        except TimeoutError:
-            raise UpstreamTimeout("The provider did not answer in time. The request may have been paid for.") from None
+        response = await _within(deadline, self._transport.handle_async_request(request))
         return HttpReply(response, usage_asked=usage_asked)
 
     def _common_headers(self, account: Account) -> list[Header]:
@@ -182,10 +179,7 @@ class Upstream:
         headers = self._common_headers(account)
         reply = await self._answered("GET", url, headers, b"", deadline=MODELS_TIMEOUT, usage_asked=False)
         try:
-            async with asyncio.timeout(MODELS_TIMEOUT):
-                body = await reply.peek(MAX_MODELS)
-        except TimeoutError:
-            raise UpstreamTimeout("The provider did not list its models in time.") from None
+            body = await _within(MODELS_TIMEOUT, reply.peek(MAX_MODELS))
         finally:
             reply.close()
         if reply.status in (401, 403) and self.owns_key:
@@ -193,6 +187,15 @@ class Upstream:
         if reply.status >= 400:
             return HttpListing(reply.status, body, None)
         return HttpListing(reply.status, body, _listed(body))
+
+
+async def _within(seconds: float, work: Awaitable[T]) -> T:
+    """The result of `work`, or UpstreamTimeout."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        raise UpstreamTimeout("The provider did not answer in time. The request may have been paid for.") from None
 
 
 def _text(headers: Account) -> list[Header]:

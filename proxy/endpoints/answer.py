@@ -11,7 +11,6 @@ from proxy.core.status import forward_status, hit_status, unanswered_status
 from proxy.core.view import as_json, as_stream, shown
 from proxy.endpoints.client import Header, send_error, send_whole
 from proxy.errors import PenstockError
-from proxy.flights import Reader
 from proxy.ids import Ids
 from proxy.interfaces import Clock, Meter
 from proxy.pipeline import Hit, Live
@@ -140,7 +139,7 @@ class Answer:
         strip = head.usage_asked and not call.wants_usage
         await self._start(200, [(b"content-type", head.content_type), UNBUFFERED, *self._live_headers(live, head)])
         self._first_byte()
-        with _Heartbeat(reader):
+        with _Heartbeat(live):
             while True:
                 events = await reader.more()
                 body = b"".join([shown(event, strip_usage=strip, new_id=new_id) for event in events])
@@ -195,10 +194,10 @@ class Answer:
 class _Heartbeat:
     """Nudges a reader that has had nothing for PING_AFTER seconds, or up to twice that. Costs nothing per event."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, live: Live) -> None:
         self._loop = asyncio.get_running_loop()
-        self._reader = reader
-        self._seen = reader.position
+        self._reader = live.reader
+        self._seen = live.reader.position
 
     def _beat(self) -> None:
         if self._reader.position == self._seen:

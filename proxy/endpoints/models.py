@@ -50,7 +50,8 @@ class Models:
         """Status and body. A provider that refuses the client's own key is not papered over with our part."""
         if listing.models is None:
             return listing.status, listing.body
-        merged = {model["id"]: model for model in listing.models} | {model["id"]: model for model in self._named}
+        listed = [model for model in listing.models if isinstance(model.get("id"), str)]
+        merged = {model["id"]: model for model in [*listed, *self._named]}
         if wanted is None:
             return 200, msgspec.json.encode({"object": "list", "data": list(merged.values())})
         found: dict[str, Any] | None = merged.get(wanted)
