@@ -76,11 +76,13 @@ def simulator(host: str, port: int) -> None:
 def check_config(file: Path) -> None:
     """Read FILE as `serve --config` would, and say what is wrong with it."""
     settings = load_settings(file)
-    missing = [f"{path}: ${name} is not set" for path, name in _key_names(settings) if name not in os.environ]
+    missing = [
+        f"{_key_path(name)}: ${variable}" for name, variable in _key_names(settings) if variable not in os.environ
+    ]
     providers = ", ".join(f"{name} ({provider.base_url})" for name, provider in settings.providers.items())
     click.echo(f"{file}: good. Providers: {providers}.")
     for line in missing:
-        click.echo(f"note: {line} in this shell; `serve` needs it.")
+        click.echo(f"note: {line} is not set in this shell; `serve` needs it.")
 
 
 @main.group()
@@ -147,21 +149,26 @@ def _directory(config: Path | None, data_dir: Path | None) -> Path:
 
 
 def _key_names(settings: Settings) -> list[tuple[str, str]]:
-    """(the setting's path, the environment variable that it names)."""
+    """(provider, the environment variable that holds its key)."""
     return [
-        (f"providers.{name}.api_key_env", provider.api_key_env)
+        (name, provider.api_key_env)
         for name, provider in settings.providers.items()
         if provider.api_key_env and provider.effective_auth == "key"
     ]
 
 
+def _key_path(provider: str) -> str:
+    return f"providers.{provider}.api_key_env"
+
+
 def _api_keys(settings: Settings) -> dict[str, str]:
     keys = {}
-    for path, variable in _key_names(settings):
+    for name, variable in _key_names(settings):
         value = os.environ.get(variable, "").strip()
         if not value:
-            raise StartupError(f"{path}: the environment variable {variable} is not set; put the provider's key there.")
-        keys[path.split(".")[1]] = value
+            told = f"the environment variable {variable} is not set; put the provider's key there."
+            raise StartupError(f"{_key_path(name)}: {told}")
+        keys[name] = value
     return keys
 
 

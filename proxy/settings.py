@@ -18,6 +18,11 @@ Auth = Literal["client", "key", "none"]
 
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _TIMES = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+# What a request to a provider says by itself, or must not say.
+_OWN_HEADERS = frozenset(
+    "accept accept-encoding api-key authorization connection content-encoding content-length content-type cookie "
+    "expect host openai-organization openai-project te trailer transfer-encoding upgrade user-agent".split()
+)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -139,6 +144,9 @@ class Settings(_Strict, frozen=True):
                 )
 
     def _check_bounds(self) -> None:
+        for name in self.server.forward_headers:
+            if not re.fullmatch(r"[A-Za-z0-9-]+", name) or name.lower() in _OWN_HEADERS:
+                raise StartupError(f"server.forward_headers: {name!r} is no header that clients may set at a provider.")
         if not 0 <= self.server.port <= 65535:
             raise StartupError("server.port: must be from 0 (any free one) to 65535.")
         for path, value in (("server.max_body", self.server.max_body), ("cache.max_entry", self.cache.max_entry)):

@@ -136,9 +136,11 @@ class Upstream:
         if reply.status == 400 and reply.usage_asked and not call.wants_usage:
             refusal = await _within(self.first_event_timeout, reply.peek(MAX_REFUSAL))
             if b"stream_options" in refusal or b"include_usage" in refusal:
-                self.reports_usage = False
                 reply.close()
-                return await self._send(call, target)
+                self.reports_usage = False
+                reply = await self._send(call, target)
+                # The same refusal again was about something else, which only quotes what was sent.
+                self.reports_usage = reply.status == 400
         return reply
 
     async def _send(self, call: Call, target: Target) -> HttpReply:

@@ -34,8 +34,8 @@ settings   | any  | pricing core errors                                      | m
 interfaces | any  | core errors                                              |
 store      | any  | basis                                                    | msgspec diskcache
 flights    | any  | basis                                                    |
-transport  | any  | errors                                                   | httpx httpx_aiohttp aiohttp yarl
-upstream   | any  | basis transport                                          | msgspec httpx httpx_aiohttp aiohttp yarl
+transport  | any  | errors                                                   | httpx aiohttp yarl
+upstream   | any  | basis settings transport                                 | msgspec httpx aiohttp yarl
 limiter    | any  | basis                                                    |
 ledger     | any  | basis                                                    | msgspec sqlalchemy alembic
 meter      | any  | basis                                                    | prometheus_client
@@ -43,7 +43,7 @@ ids        | any  |                                                          |
 recorder   | any  | basis settings flights                                   | msgspec
 pipeline   | any  | pricing basis settings edges recorder                    | msgspec
 endpoints  | any  | basis settings ids pipeline                              | msgspec starlette
-app        | any  | pricing basis settings edges recorder pipeline endpoints | msgspec starlette
+app        | any  | pricing basis settings edges transport recorder pipeline endpoints | msgspec starlette
 server     | any  | errors                                                   | starlette uvicorn httptools uvloop
 simulator  | any  |                                                          | msgspec starlette
 demo       | any  | pricing errors simulator                                 | msgspec httpx rich
@@ -68,7 +68,11 @@ ENVIRONMENT = {"os.environ", "os.environb", "os.getenv", "os.getenvb", "os.puten
 # Source files without a test file of their own name, and what tests them instead.
 COVERED_BY = {
     "proxy/app.py": "tests/test_wire.py",
-    "proxy/endpoints/": "tests/test_wire.py",
+    "proxy/cli.py": "tests/test_commands.py",
+    "proxy/errors.py": "tests/endpoints/test_client.py",
+    "proxy/endpoints/answer.py": "tests/test_wire.py",
+    "proxy/endpoints/chat.py": "tests/test_wire.py",
+    "proxy/endpoints/operations.py": "tests/endpoints/test_gate.py",
     "proxy/interfaces.py": "tests/test_house.py",  # protocols: mypy holds them
     "proxy/simulator/": "tests/simulator/",
 }

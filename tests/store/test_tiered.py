@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxy.store.disk import ByteTier, DiskStats, DiskTier
 from proxy.store.memory import MemoryTier
@@ -45,8 +47,10 @@ class FakeDisk:
         self.read_began = threading.Semaphore(0)
         self.read_gate = threading.Event()
         self.write_gate = threading.Event()
-        self.read_gate.set()
-        self.write_gate.set()
+        self.listing = threading.Event()  # the keys are being listed
+        self.list_gate = threading.Event()
+        for gate in (self.read_gate, self.write_gate, self.list_gate):
+            gate.set()
 
     def get(self, key: bytes) -> bytes | None:
         self.reads.append(key)
@@ -63,6 +67,12 @@ class FakeDisk:
     def delete(self, key: bytes) -> None:
         assert self.write_gate.wait(10)
         self.kept.pop(key, None)
+
+    def all_keys(self) -> list[bytes]:
+        found = list(self.kept)
+        self.listing.set()
+        assert self.list_gate.wait(10)
+        return found
 
     def clear(self) -> int:
         count = len(self.kept)
@@ -102,6 +112,10 @@ class FailingDisk(FakeDisk):
     def delete(self, key: bytes) -> None:
         self._operation()
         super().delete(key)
+
+    def all_keys(self) -> list[bytes]:
+        self._operation()
+        return super().all_keys()
 
     def stats(self) -> DiskStats:
         self._operation()
@@ -374,6 +388,171 @@ async def test_reads_do_not_wait_behind_writes() -> None:
         rig.store.put(b"%d" % number, Thing(b"x"), expire=60)
     assert await rig.store.get(b"there") == Thing(b"a")
     disk.write_gate.set()
+    await rig.store.close()
+
+
+def key_of(number: int) -> bytes:
+    return hashlib.sha256(b"%d" % number).digest()
+
+
+async def test_once_it_knows_the_disks_keys_a_new_key_is_a_miss_at_once() -> None:
+    disk = FakeDisk()
+    disk.kept = {key_of(number): pack(Thing(b"%d" % number)) for number in range(200)}
+    rig = Rig(disk)
+    await rig.store.learn()
+    looking = rig.store.get(key_of(1000))
+    with pytest.raises(StopIteration) as found:  # a coroutine that never suspends ends at its first step
+        looking.send(None)
+    assert found.value.value is None
+    assert disk.reads == []
+    assert [await rig.store.get(key_of(number)) for number in range(200)] == [
+        Thing(b"%d" % number) for number in range(200)
+    ]
+    await rig.store.close()
+
+
+async def test_until_it_knows_every_miss_asks_the_disk() -> None:
+    disk = FakeDisk()
+    disk.kept[KEY] = pack(Thing(b"a"))
+    disk.list_gate.clear()
+    rig = Rig(disk)
+    assert await rig.store.get(key_of(1)) is None
+    learning = asyncio.create_task(rig.store.learn())
+    assert await asyncio.to_thread(disk.listing.wait, 10)
+    assert await rig.store.get(key_of(2)) is None
+    assert await rig.store.get(KEY) == Thing(b"a")
+    assert disk.reads == [key_of(1), key_of(2), KEY]
+    disk.list_gate.set()
+    await learning
+    assert await rig.store.get(key_of(3)) is None
+    assert len(disk.reads) == 3
+    await rig.store.close()
+
+
+async def test_what_is_put_while_it_learns_and_after_is_found_again_on_the_disk() -> None:
+    disk = FakeDisk()
+    disk.list_gate.clear()
+    rig = Rig(disk)
+    rig.store.put(key_of(0), Thing(b"before"), expire=60)
+    learning = asyncio.create_task(rig.store.learn())
+    assert await asyncio.to_thread(disk.listing.wait, 10)  # what the list does not hold is put now
+    rig.store.put(key_of(1), Thing(b"meanwhile"), expire=60)
+    await rig.written()
+    disk.list_gate.set()
+    await learning
+    rig.store.put(key_of(2), Thing(b"after"), expire=60)
+    await rig.written()
+    rig.drop_memory()
+    things = [Thing(b"before"), Thing(b"meanwhile"), Thing(b"after")]
+    assert [await rig.store.get(key_of(number)) for number in range(3)] == things
+    assert await rig.store.get(key_of(3)) is None
+    await rig.store.close()
+
+
+async def test_a_disk_that_cannot_list_its_keys_is_asked_at_every_miss() -> None:
+    class Unlisted(FakeDisk):
+        failures = 1
+
+        def all_keys(self) -> list[bytes]:
+            self.failures -= 1
+            if self.failures >= 0:
+                raise OSError(5, "Input/output error")
+            return super().all_keys()
+
+    disk = Unlisted()
+    disk.kept[KEY] = pack(Thing(b"a"))
+    rig = Rig(disk)
+    await rig.store.learn()
+    assert rig.events == {"disk_read_failed": 1}
+    assert await rig.store.get(key_of(1)) is None
+    assert await rig.store.get(KEY) == Thing(b"a")
+    assert disk.reads == [key_of(1), KEY]
+    await rig.store.learn()  # it may be tried again
+    assert await rig.store.get(key_of(2)) is None
+    assert disk.reads == [key_of(1), KEY]
+    await rig.store.close()
+
+
+async def test_a_deleted_and_a_forgotten_key_cost_a_look_and_nothing_else() -> None:
+    disk = FakeDisk()
+    rig = Rig(disk)
+    await rig.store.learn()
+    for number in range(2):
+        rig.store.put(key_of(number), Thing(b"x"), expire=60)
+    assert await rig.store.delete(key_of(0))
+    await rig.written()
+    rig.store.forget()
+    assert await rig.store.get(key_of(0)) is None
+    assert await rig.store.get(key_of(1)) == Thing(b"x")  # it was on the disk already
+    assert disk.reads == [key_of(0), key_of(1)]
+    await rig.store.close()
+
+
+async def test_without_a_disk_or_after_closing_there_is_nothing_to_learn() -> None:
+    for disk in (None, FakeDisk()):
+        rig = Rig(disk)
+        await rig.store.close()
+        await rig.store.learn()
+        assert not rig.events
+
+
+async def test_a_store_that_is_closed_while_it_learns_waits_for_its_thread() -> None:
+    before = threading.active_count()
+    disk = FakeDisk()
+    disk.list_gate.clear()
+    rig = Rig(disk)
+    learning = asyncio.create_task(rig.store.learn())
+    assert await asyncio.to_thread(disk.listing.wait, 10)
+    learning.cancel()
+    closing = asyncio.create_task(rig.store.close())
+    await asyncio.sleep(0)
+    disk.list_gate.set()
+    await closing
+    with pytest.raises(asyncio.CancelledError):
+        await learning
+    assert disk.closed
+    assert threading.active_count() <= before + 1  # that of `to_thread` stays with the loop
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(st.integers(0, 5), max_size=4),
+    st.lists(st.tuples(st.sampled_from(["put", "get", "learn", "drop", "delete"]), st.integers(0, 5)), max_size=14),
+)
+def test_it_never_says_no_to_what_is_there(kept: list[int], told: list[tuple[str, int]]) -> None:
+    async def play() -> None:
+        disk = FakeDisk()
+        disk.kept = {key_of(number): pack(Thing(b"old")) for number in kept}
+        there = dict.fromkeys(kept, Thing(b"old"))
+        rig = Rig(disk)
+        for step, (what, number) in enumerate(told):
+            if what == "put":
+                there[number] = Thing(b"%d" % step)
+                rig.store.put(key_of(number), there[number], expire=60)
+            elif what == "learn":
+                await rig.store.learn()
+            elif what == "delete":
+                there.pop(number, None)
+                assert await rig.store.delete(key_of(number))
+            elif what == "drop":
+                await rig.written()
+                rig.drop_memory()
+            else:
+                assert await rig.store.get(key_of(number)) == there.get(number)
+        await rig.store.close()
+
+    asyncio.run(play())
+
+
+async def test_on_a_real_disk_the_keys_that_were_kept_are_known_at_the_next_start(tmp_path: Path) -> None:
+    rig = Rig(DiskTier(tmp_path, 64 << 20))
+    for number in range(20):
+        rig.store.put(key_of(number), Thing(b"x" * 10), expire=60)
+    await rig.store.close()
+    rig = Rig(DiskTier(tmp_path, 64 << 20))
+    await rig.store.learn()
+    assert [await rig.store.get(key_of(number)) for number in range(21)] == [Thing(b"x" * 10)] * 20 + [None]
+    assert not rig.events
     await rig.store.close()
 
 

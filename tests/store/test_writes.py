@@ -43,6 +43,9 @@ class SlowDisk:
         self._operation("put", key)
         self.kept[key] = blob
 
+    def all_keys(self) -> list[bytes]:
+        return []
+
     def delete(self, key: bytes) -> None:
         self._operation("delete", key)
         self.kept.pop(key, None)

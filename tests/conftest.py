@@ -1,0 +1,159 @@
+"""What the tests of the whole proxy share: the provider, the proxy, the real SDK."""
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import openai
+import pytest
+
+from proxy.app import SystemClock
+from tests.scripted import Scripted
+from tests.support import Json, Proxy, Running, Simulator, proxy_table
+
+
+class MakeProxy(Protocol):
+    """A proxy of one's own. `provider` and the sections are settings; `key` is the operator's."""
+
+    def __call__(
+        self,
+        base_url: str = ...,
+        *,
+        provider: Json | None = ...,
+        key: str | None = ...,
+        clock: SystemClock | None = ...,
+        directory: Path | None = ...,
+        **sections: Json,
+    ) -> Proxy: ...
+
+
+AsyncSdk = Callable[..., openai.AsyncOpenAI]
+Sdk = Callable[..., openai.OpenAI]
+
+
+@pytest.fixture(scope="session")
+def _simulator() -> Iterator[Simulator]:
+    simulator = Simulator()
+    yield simulator
+    simulator.stop()
+
+
+@pytest.fixture
+def simulator(_simulator: Simulator) -> Simulator:
+    """The built-in provider, counting from 0."""
+    _simulator.forget()
+    return _simulator
+
+
+@pytest.fixture(scope="session")
+def _scripted() -> Iterator[Scripted]:
+    scripted = Scripted()
+    yield scripted
+    scripted.stop()
+
+
+@pytest.fixture
+def scripted(_scripted: Scripted) -> Iterator[Scripted]:
+    """A provider that the test plays."""
+    yield _scripted
+    assert _scripted.nothing_came()
+
+
+@pytest.fixture(scope="session")
+def _proxy(_simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    table = proxy_table(_simulator.base_url, tmp_path_factory.mktemp("proxy"), {}, {})
+    proxy = Proxy(table, {}, SystemClock())
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def proxy(_proxy: Proxy) -> Iterator[Proxy]:
+    """A proxy before the simulator, all settings as they come; shared, so a test must ask what nobody else asks."""
+    yield _proxy
+    _proxy.becomes_quiet()
+
+
+class Undertaker:
+    """Stops what tests have done with while the next ones run: a server takes a moment to end."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(4)
+        self._ended: list[Future[None]] = []
+
+    def stop(self, one: Running) -> None:
+        self._ended.append(self._threads.submit(one.stop))
+
+    def wait(self) -> None:
+        """Until all have ended; what went wrong is raised."""
+        self._threads.shutdown()
+        for ended in self._ended:
+            ended.result()
+
+
+@pytest.fixture(scope="session")
+def _undertaker() -> Iterator[Undertaker]:
+    undertaker = Undertaker()
+    yield undertaker
+    undertaker.wait()
+
+
+@pytest.fixture
+def make_proxy(_simulator: Simulator, _undertaker: Undertaker, tmp_path: Path) -> Iterator[MakeProxy]:
+    """Proxies with settings of their own; all must be quiet at the end."""
+    made: list[Proxy] = []
+    numbers = itertools.count()
+
+    def make(
+        base_url: str = _simulator.base_url,
+        *,
+        provider: Json | None = None,
+        key: str | None = None,
+        clock: SystemClock | None = None,
+        directory: Path | None = None,
+        **sections: Json,
+    ) -> Proxy:
+        paid = {} if key is None else {"api_key_env": "NOT_READ_HERE"}
+        where = directory or tmp_path / f"data{next(numbers)}"
+        table = proxy_table(base_url, where, {**paid, **(provider or {})}, sections)
+        made.append(Proxy(table, {} if key is None else {"sim": key}, clock or SystemClock()))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.becomes_quiet()
+        _undertaker.stop(each)
+
+
+# An SDK client is slow to build (its TLS context), so others are made from one.
+@pytest.fixture(scope="session")
+def _sdk() -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(api_key="sk-test", base_url="http://127.0.0.1:9", max_retries=0, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+def sdk(_sdk: openai.OpenAI) -> Sdk:
+    """The real SDK at a base URL."""
+
+    def at(base_url: str, **options: Any) -> openai.OpenAI:
+        return _sdk.with_options(base_url=base_url, **options)
+
+    return at
+
+
+@pytest.fixture
+async def async_sdk() -> AsyncIterator[AsyncSdk]:
+    """The real SDK at a base URL, asynchronous."""
+    made: list[openai.AsyncOpenAI] = []
+
+    def at(base_url: str, **options: Any) -> openai.AsyncOpenAI:
+        if not made:
+            made.append(openai.AsyncOpenAI(api_key="sk-test", base_url=base_url, max_retries=0, timeout=20))
+        return made[0].with_options(base_url=base_url, **options)
+
+    yield at
+    for client in made:
+        await client.close()

@@ -1,0 +1,231 @@
+"""Everything that a request may say is read once, and refused by its name where it makes no sense."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.core.call import HEEDED, Call, Directives, header_map, read_call, read_directives
+from proxy.errors import InvalidRequest
+
+Headers = dict[bytes, bytes]
+
+
+def read(
+    headers: Headers | None = None, *, forward: tuple[bytes, ...] = (), query: bytes = b"", **members: Any
+) -> Call:
+    body = {"model": "m", "messages": []} | members
+    return read_call(
+        "chat/completions", query=query, raw=json.dumps(body).encode(), headers=headers or {}, forward=forward
+    )
+
+
+def said(name: bytes, value: bytes) -> Directives:
+    return read_directives({name: value})
+
+
+def refused(raw: bytes, headers: Headers | None = None) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        read_call("chat/completions", query=b"", raw=raw, headers=headers or {}, forward=())
+    return caught.value
+
+
+def test_a_request_without_directives_says_nothing() -> None:
+    assert read_directives({}) == read_directives({b"authorization": b"Bearer x"}) == Directives()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        (b"cache-control", b"no-cache", Directives(no_cache=True)),
+        (b"cache-control", b"no-store", Directives(no_store=True)),
+        (b"cache-control", b"max-age=60", Directives(max_age=60)),
+        (b"cache-control", b"max-age=0", Directives(max_age=0)),
+        (b"cache-control", b"only-if-cached", Directives(only_if_cached=True)),
+        (b"x-penstock-ttl", b"3600", Directives(ttl=3600)),
+        (b"x-penstock-ttl", b"0", Directives(ttl=0)),
+        (b"x-penstock-ttl", b" 0.5 ", Directives(ttl=0.5)),
+        (b"x-penstock-sample", b"3", Directives(sample=b"3")),
+        (b"x-penstock-sample", b"0", Directives(sample=b"0")),
+        (b"x-penstock-replay", b"instant", Directives(replay="instant")),
+        (b"x-penstock-replay", b" Recorded", Directives(replay="recorded")),
+        (b"x-penstock-route", b"exact", Directives(exact=True)),
+        (b"x-penstock-route", b"cheapest", Directives(exact=False)),
+    ],
+)
+def test_each_directive_is_heard(name: bytes, value: bytes, meant: Directives) -> None:
+    assert said(name, value) == meant
+    assert name in HEEDED
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        (b"", Directives()),
+        (b",, ,", Directives()),
+        (b"no-transform, private, s-maxage=5, max-stale", Directives()),
+        (b"no-cachet", Directives()),
+        (b"NO-CACHE , No-Store", Directives(no_cache=True, no_store=True)),
+        (b'no-cache="x-field"', Directives(no_cache=True)),
+        (b"no-cache=1;max-age=5", Directives(no_cache=True)),
+        (b'max-age="60"', Directives(max_age=60)),
+        (b"max-age = 60", Directives(max_age=60)),
+        (b"only-if-cached,max-age=1.5", Directives(only_if_cached=True, max_age=1.5)),
+        (b"\xff\xfe, no-store", Directives(no_store=True)),
+    ],
+)
+def test_an_odd_cache_control_is_read_as_far_as_it_goes(value: bytes, meant: Directives) -> None:
+    assert said(b"cache-control", value) == meant
+
+
+@pytest.mark.parametrize("age", [b"", b"abc", b"-1", b"+1", b"nan", b"inf", b"1e9", b"1_000", b".5", b"1.2.3", b"\xb2"])
+def test_an_age_that_cannot_be_read_accepts_nothing_old(age: bytes) -> None:
+    assert said(b"cache-control", b"max-age=" + age).max_age == 0
+    assert said(b"cache-control", b"max-age").max_age == 0
+
+
+@pytest.mark.parametrize("age", [b"2147483648", b"9223372036854775807", b"9" * 400])
+def test_an_age_beyond_all_numbers_is_as_good_as_for_ever(age: bytes) -> None:
+    found = said(b"cache-control", b"max-age=" + age).max_age
+    assert found is not None
+    assert found >= 2147483648  # RFC 9111, 1.2.2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            ("x-penstock-ttl", value)
+            for value in (b"", b"-1", b"1h", b"nan", b"inf", b"1e3", b"5, 6", b"\xd9\xa3", b"1_0")
+        ),
+        *(("x-penstock-sample", value) for value in (b"-1", b"1.0", b"a", b"1, 2", b"\xb2", b"1" * 19)),
+        *(("x-penstock-replay", value) for value in (b"", b"slow", b"instant, recorded", b"\xff")),
+        *(("x-penstock-route", value) for value in (b"", b"cheap", b"exact, exact")),
+    ],
+)
+def test_a_directive_that_makes_no_sense_is_refused_by_its_name(name: str, value: bytes) -> None:
+    error = refused(b'{"model":"m"}', {name.encode(): value})
+    assert (error.status, error.param) == (400, name)
+    assert f"`{name}`" in error.message
+
+
+def test_one_sample_has_one_name() -> None:
+    assert said(b"x-penstock-sample", b"007").sample == said(b"x-penstock-sample", b" 7 ").sample == b"7"
+    assert said(b"x-penstock-sample", b"000").sample == b"0" != Directives().sample
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(HEEDED), st.binary(max_size=30)))
+def test_any_bytes_in_headers_are_read_or_refused(headers: Headers) -> None:
+    try:
+        found = read_directives(headers)
+    except InvalidRequest as error:
+        found = Directives()
+        named = error.param
+    else:
+        named = None
+    assert named is None or named.encode() in headers
+    assert found.ttl is None or found.ttl >= 0
+    assert found.max_age is None or found.max_age >= 0
+
+
+def test_headers_that_came_twice_are_joined_in_their_order() -> None:
+    pairs = [
+        (b"cache-control", b"no-cache"),
+        (b"x", b"1"),
+        (b"cache-control", b"max-age=5"),
+        (b"x", b"2"),
+        (b"x", b"3"),
+    ]
+    joined = header_map(pairs)
+    assert joined == {b"cache-control": b"no-cache, max-age=5", b"x": b"1, 2, 3"}
+    assert read_directives(joined) == Directives(no_cache=True, max_age=5)
+
+
+def test_a_call_holds_the_request_as_it_came() -> None:
+    call = read(query=b"a=%2F+&b", model="gpt-4.1")
+    assert (call.path, call.query, call.model) == ("chat/completions", b"a=%2F+&b", "gpt-4.1")
+    assert json.loads(call.raw) == call.body == {"model": "gpt-4.1", "messages": []}
+
+
+@pytest.mark.parametrize("model", ["null", '""', "5", "true", '["m"]', "{}"])
+def test_a_model_must_be_a_name(model: str) -> None:
+    assert refused(b'{"model":%s}' % model.encode()).param == "model"
+    assert refused(b"{}").param == "model"
+
+
+@pytest.mark.parametrize(("stream", "meant"), [(True, True), (False, False), (None, False)])
+def test_a_stream_is_asked_for_by_true_alone(stream: bool | None, meant: bool) -> None:
+    assert read(stream=stream).stream is meant
+    assert read().stream is False
+
+
+@pytest.mark.parametrize("stream", [1, 0, "true", "", [], {}, 1.0])
+def test_a_stream_that_is_neither_true_nor_false_is_refused(stream: object) -> None:
+    assert refused(json.dumps({"model": "m", "stream": stream}).encode()).param == "stream"
+
+
+@pytest.mark.parametrize("options", [True, 1, "include_usage", [], ["include_usage"]])
+def test_stream_options_that_are_no_object_are_refused(options: object) -> None:
+    assert (
+        refused(json.dumps({"model": "m", "stream": True, "stream_options": options}).encode()).param
+        == "stream_options"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stream", "options", "wanted"),
+    [
+        (True, {"include_usage": True}, True),
+        (True, {"include_usage": True, "include_obfuscation": False}, True),
+        (True, {"include_usage": False}, False),
+        (True, {"include_usage": None}, False),
+        (True, {"include_usage": 1}, False),
+        (True, {"include_usage": "true"}, False),
+        (True, {}, False),
+        (True, None, False),
+        (False, {"include_usage": True}, False),
+        (None, {"include_usage": True}, False),
+    ],
+)
+def test_usage_is_wanted_where_a_stream_asks_for_it(stream: object, options: object, wanted: bool) -> None:
+    assert read(stream=stream, stream_options=options).wants_usage is wanted
+
+
+@pytest.mark.parametrize(
+    ("n", "choices"),
+    [(1, 1), (3, 3), (2.0, 2), (None, 1), (0, 1), (-2, 1), (True, 1), ("2", 1), (2.5, 1), ([2], 1), ({}, 1)],
+)
+def test_the_choices_asked_for_are_counted_and_what_is_no_number_is_one(n: object, choices: int) -> None:
+    assert read(n=n).choices == choices
+    assert read().choices == 1
+
+
+def test_headers_are_chosen_by_name_and_in_a_fixed_order() -> None:
+    headers = {
+        b"x-beta": b"b",
+        b"cookie": b"c",
+        b"openai-project": b"p",
+        b"api-key": b"k",
+        b"authorization": b"Bearer a",
+        b"openai-organization": b"o",
+        b"openai-beta": b"v2",
+    }
+    call = read(headers, forward=(b"openai-beta", b"x-absent", b"x-beta"))
+    assert call.credentials == ((b"authorization", b"Bearer a"), (b"api-key", b"k"))
+    assert call.account == ((b"openai-organization", b"o"), (b"openai-project", b"p"))
+    assert call.forwarded == ((b"openai-beta", b"v2"), (b"x-beta", b"b"))
+    shuffled = dict(reversed(headers.items()))
+    assert read(shuffled, forward=(b"openai-beta", b"x-absent", b"x-beta")) == call
+
+
+def test_a_client_that_retries_by_itself_is_known_by_its_header() -> None:
+    assert read({b"x-stainless-retry-count": b"0"}).retries_itself
+    assert not read().retries_itself
+
+
+def test_a_body_that_is_not_understood_is_refused() -> None:
+    assert refused(b"[]").status == 400
+    assert refused(b'{"model":"m","model":"n"}').status == 400

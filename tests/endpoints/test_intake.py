@@ -1,0 +1,188 @@
+"""Who may come in, and how much may be said."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.endpoints.intake import ClientLeftError, Door, read_body
+from proxy.errors import (
+    BodyTooLarge,
+    Forbidden,
+    InvalidRequest,
+    PenstockError,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+)
+
+APP = "https://app.example.org"
+DOOR = Door(origins=frozenset({APP}), loopback_only=True, max_body=100)
+PUBLIC = Door(origins=frozenset(), loopback_only=False, max_body=100)
+GOOD = {b"host": b"localhost:8080", b"content-type": b"application/json"}
+
+
+def refusal(headers: dict[bytes, bytes], door: Door = DOOR) -> PenstockError | None:
+    try:
+        door.check(GOOD | headers)
+    except PenstockError as error:
+        return error
+    return None
+
+
+HOSTS = [b"localhost", b"LocalHost:1", b"127.0.0.1", b"127.0.0.1:8080", b"[::1]", b"[::1]:8080"]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_without_keys_loopbacks_names_are_let_in(host: bytes) -> None:
+    assert refusal({b"host": host}) is None
+
+
+REBOUND = [
+    b"",
+    b":8080",
+    b"example.org",
+    b"localhost.example.org",
+    b"example.org:80",
+    b"127.0.0.1.example.org",
+    b"127.0.0.2",
+    b"0.0.0.0",
+    b"2130706433",
+    b"[::1",
+    b"[::2]",
+    b"localhost, example.org",
+    b"\xff",
+]
+
+
+@pytest.mark.parametrize("host", REBOUND)
+def test_without_keys_a_name_that_a_web_page_may_have_rebound_is_not(host: bytes) -> None:
+    assert type(refusal({b"host": host})) is Forbidden
+    assert refusal({b"host": host}, PUBLIC) is None
+
+
+def test_without_keys_a_request_without_a_host_is_not_let_in() -> None:
+    with pytest.raises(Forbidden):
+        DOOR.check({b"content-type": b"application/json"})
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [b"https://evil.example", b"null", b"", b"*", b"http://app.example.org", b"https://app.example.org:8443", b"\xe9"],
+)
+def test_a_web_page_elsewhere_is_refused_unless_it_is_named(origin: bytes) -> None:
+    assert refusal({b"origin": APP.encode()}) is None
+    for door in (DOOR, PUBLIC):
+        error = refusal({b"origin": origin}, door)
+        assert type(error) is Forbidden
+        assert (error.status, error.code) == (403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    "media",
+    [b"application/json", b"application/json; charset=utf-8", b" Application/JSON ;x", b"application/vnd.api+json"],
+)
+def test_a_body_that_says_it_is_json_is_taken(media: bytes) -> None:
+    assert refusal({b"content-type": media}) is None
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        b"",
+        b"text/plain",
+        b"text/plain; application/json",
+        b"application/x-www-form-urlencoded",
+        b"multipart/form-data",
+        b"json",
+    ],
+)
+def test_a_body_that_a_web_page_can_send_without_asking_is_refused(media: bytes) -> None:
+    error = refusal({b"content-type": media})
+    assert type(error) is UnsupportedMediaType
+    assert error.status == 415
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"br", b"identity, gzip", b"zstd", b"deflate"])
+def test_an_encoded_body_is_refused(encoding: bytes) -> None:
+    error = refusal({b"content-encoding": encoding})
+    assert type(error) is UnsupportedEncoding
+    assert error.status == 415
+    assert refusal({b"content-encoding": b"Identity"}) is refusal({b"content-encoding": b""}) is None
+
+
+@pytest.mark.parametrize("length", [b"-1", b"1, 1", b"0x10", b"", b"1.0", b" 1", b"\xb2"])
+def test_a_length_that_is_no_number_is_refused(length: bytes) -> None:
+    error = refusal({b"content-length": length})
+    assert type(error) is InvalidRequest
+    assert error.status == 400
+
+
+@pytest.mark.parametrize("length", [b"101", b"1" * 30])
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(length: bytes) -> None:
+    error = refusal({b"content-length": length})
+    assert type(error) is BodyTooLarge
+    assert error.status == 413
+    assert refusal({b"content-length": b"100"}) is None
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from([b"host", b"origin", b"content-type", b"content-encoding", b"content-length"]),
+        st.binary(max_size=20),
+    )
+)
+def test_any_header_is_let_in_or_refused_in_our_words(headers: dict[bytes, bytes]) -> None:
+    error = refusal(headers)
+    assert error is None or 400 <= error.status < 500
+
+
+class Client:
+    """A client that sends these pieces, then perhaps hangs up."""
+
+    def __init__(self, *pieces: bytes, leaves: bool = False) -> None:
+        self._messages = self._all(pieces, leaves=leaves)
+        self.read = 0
+
+    def _all(self, pieces: tuple[bytes, ...], *, leaves: bool) -> Iterator[dict[str, Any]]:
+        for number, piece in enumerate(pieces):
+            yield {"type": "http.request", "body": piece, "more_body": leaves or number + 1 < len(pieces)}
+        yield {"type": "http.disconnect"}
+
+    async def __call__(self) -> dict[str, Any]:
+        self.read += 1
+        return next(self._messages)
+
+
+@pytest.mark.parametrize(
+    "pieces", [(b"",), (b"one",), (b"one", b"", b"two"), (b"", b"x"), (b"x" * 100,), (b"x" * 99, b"x")]
+)
+async def test_a_body_is_read_whole(pieces: tuple[bytes, ...]) -> None:
+    client = Client(*pieces)
+    assert await read_body(client, DOOR) == b"".join(pieces)
+    assert client.read == len(pieces)
+
+
+async def test_a_message_without_members_is_the_end_of_an_empty_body() -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    assert await read_body(receive, DOOR) == b""
+
+
+@pytest.mark.parametrize("pieces", [(b"x" * 101,), (b"x" * 60, b"x" * 41, b"never read"), (b"x" * 101, b"never read")])
+async def test_a_body_that_did_not_say_how_large_it_is_is_refused_once_it_is_too_large(
+    pieces: tuple[bytes, ...],
+) -> None:
+    client = Client(*pieces)
+    with pytest.raises(BodyTooLarge):
+        await read_body(client, DOOR)
+    assert client.read == len([piece for piece in pieces if piece != b"never read"])
+
+
+@pytest.mark.parametrize("pieces", [(), (b"half",), (b"half", b"")])
+async def test_a_client_that_leaves_before_its_body_is_whole_gets_no_answer(pieces: tuple[bytes, ...]) -> None:
+    with pytest.raises(ClientLeftError):
+        await read_body(Client(*pieces, leaves=True), DOOR)

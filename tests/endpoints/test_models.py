@@ -1,0 +1,187 @@
+"""`/v1/models`: the provider's list and the names of the settings, for who may see it."""
+
+import asyncio
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from proxy.core.call import Call
+from proxy.core.routing import Target
+from proxy.endpoints.intake import Door
+from proxy.endpoints.models import Models
+from proxy.errors import PenstockError, UpstreamConnectError
+from proxy.ids import Ids
+from proxy.interfaces import Listing, Reply
+
+GOOD: list[dict[str, Any]] = [
+    {"id": "gpt-4.1", "object": "model", "created": 5, "owned_by": "openai"},
+    {"id": "ft:x/y", "object": "model"},
+]
+Account = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass
+class Listed:
+    status: int = 200
+    body: bytes = b""
+    models: list[dict[str, Any]] | None = field(default_factory=lambda: [dict(model) for model in GOOD])
+
+
+class FakeProvider:
+    """Lists what it is told to, or fails, or waits for ever."""
+
+    name = "p"
+    first_event_timeout = idle_timeout = total_timeout = 1.0
+    owns_key = False
+    client_pays = True
+    reports_usage = True
+
+    def __init__(self, said: Listing | PenstockError | None) -> None:
+        self._said = said
+        self.accounts: list[Account] = []
+        self.given_up = False
+
+    async def open(self, call: Call, target: Target) -> Reply:
+        raise AssertionError(call, target)
+
+    async def models(self, account: Account) -> Listing:
+        self.accounts.append(account)
+        if isinstance(self._said, PenstockError):
+            raise self._said
+        if self._said is None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.given_up = True
+        assert self._said is not None
+        return self._said
+
+
+class FakeMeter:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, int]] = []
+
+    def request(self, endpoint: str, outcome: str, status: int) -> None:
+        self.seen.append((endpoint, outcome, status))
+
+    def first_byte(self, endpoint: str, outcome: str, seconds: float) -> None: ...
+    def upstream(self, provider: str, result: str) -> None: ...
+    def stored(self, result: str) -> None: ...
+
+
+class Rig:
+    def __init__(self, said: Listing | PenstockError | None = None, *, named: Iterable[str] = ()) -> None:
+        self.provider = FakeProvider(said)
+        self.meter = FakeMeter()
+        door = Door(origins=frozenset(), loopback_only=True, max_body=100)
+        self._models = Models(named, self.provider, door, ids=Ids(), meter=self.meter)
+        self.hangs_up = asyncio.Event()
+        self.sent: list[dict[str, Any]] = []
+
+    async def _receive(self) -> dict[str, Any]:
+        await self.hangs_up.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        self.sent.append(dict(message))
+
+    async def get(self, model: str | None = None, **headers: str) -> tuple[int, Any]:
+        """Status and JSON."""
+        pairs = {"host": "localhost", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        scope = {
+            "type": "http",
+            "headers": [(name.encode(), value.encode()) for name, value in pairs.items()],
+            "path_params": {} if model is None else {"model": model},
+        }
+        await self._models(scope, self._receive, self._send)
+        return self.sent[0]["status"], json.loads(self.sent[1]["body"])
+
+    def header(self, name: bytes) -> bytes | None:
+        return dict(self.sent[0]["headers"]).get(name)
+
+
+async def test_the_list_holds_the_providers_models_and_the_names_of_the_settings() -> None:
+    rig = Rig(Listed(), named=["economy", "gpt-4.1"])
+    status, said = await rig.get()
+    assert (status, said["object"]) == (200, "list")
+    ours = {"object": "model", "created": 0, "owned_by": "penstock"}
+    assert {model["id"]: model for model in said["data"]} == {
+        "gpt-4.1": {"id": "gpt-4.1", **ours},
+        "ft:x/y": GOOD[1],
+        "economy": {"id": "economy", **ours},
+    }
+    assert len(said["data"]) == 3
+    assert rig.meter.seen == [("models", "bypass", 200)]
+
+
+@pytest.mark.parametrize("model", ["ft:x/y", "economy"])
+async def test_one_model_is_told_by_its_name(model: str) -> None:
+    status, said = await Rig(Listed(), named=["economy"]).get(model)
+    assert (status, said["id"]) == (200, model)
+
+
+async def test_a_model_that_is_not_there_is_404_in_openais_shape() -> None:
+    rig = Rig(Listed())
+    status, said = await rig.get("nope")
+    assert (status, said["error"]["type"], said["error"]["param"]) == (404, "invalid_request_error", "model")
+    assert rig.meter.seen == [("models", "bypass", 404)]
+
+
+@pytest.mark.parametrize("odd", [{}, {"object": "model"}, {"id": None}, {"id": ["a"]}, {"id": 5}])
+async def test_an_odd_item_of_the_providers_list_spoils_nothing(odd: dict[str, Any]) -> None:
+    status, said = await Rig(Listed(models=[odd, *GOOD]), named=["economy"]).get()
+    assert status == 200
+    assert {"gpt-4.1", "ft:x/y", "economy"} <= {str(model.get("id")) for model in said["data"]}
+
+
+async def test_a_refusal_of_the_clients_own_key_is_passed_on_without_our_part() -> None:
+    refusal = b'{"error":{"message":"Incorrect API key provided"}}'
+    for model in (None, "economy"):
+        rig = Rig(Listed(401, refusal, None), named=["economy"])
+        assert await rig.get(model) == (401, json.loads(refusal))
+        assert rig.meter.seen == [("models", "bypass", 401)]
+
+
+async def test_a_provider_that_cannot_be_reached_is_said_in_our_words() -> None:
+    rig = Rig(UpstreamConnectError("refused"))
+    status, said = await rig.get()
+    assert (status, said["error"]["code"]) == (502, "upstream_connect_error")
+    assert rig.meter.seen == [("models", "bypass", 502)]
+
+
+async def test_only_the_clients_account_is_handed_over() -> None:
+    rig = Rig(Listed())
+    await rig.get(authorization="Bearer a", openai_project="p", cookie="c", x_other="o", openai_beta="v2")
+    assert rig.provider.accounts == [((b"authorization", b"Bearer a"), (b"openai-project", b"p"))]
+
+
+@pytest.mark.parametrize("headers", [{"origin": "https://evil.example"}, {"host": "rebound.example"}])
+async def test_a_page_elsewhere_may_not_look(headers: dict[str, str]) -> None:
+    rig = Rig(Listed())
+    status, said = await rig.get(**headers)
+    assert (status, said["error"]["code"]) == (403, "forbidden")
+    assert rig.provider.accounts == []
+
+
+async def test_every_answer_has_an_id_of_ours() -> None:
+    for rig in (Rig(Listed()), Rig(UpstreamConnectError("refused"))):
+        await rig.get()
+        found = rig.header(b"x-penstock-request-id")
+        assert found is not None
+        assert found.startswith(b"req_")
+        assert rig.header(b"content-type") == b"application/json"
+
+
+async def test_a_client_that_leaves_ends_the_call_and_gets_nothing() -> None:
+    rig = Rig(None)
+    asking = asyncio.ensure_future(rig.get())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    rig.hangs_up.set()
+    with pytest.raises(IndexError):  # nothing was sent
+        await asking
+    assert rig.provider.given_up
+    assert rig.meter.seen == [("models", "bypass", 499)]

@@ -1,0 +1,252 @@
+"""The commands as people and machines run them: processes, signals, exit codes, one clear line."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import httpx
+import pytest
+
+from tests.scripted import DONE, Scripted, Wire, chunk, whole_stream
+from tests.support import CHAT, DEADLINE, Json, Simulator, ask, eventually, free_port
+
+EX_CONFIG = 78
+
+
+def penstock(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """One command, to its end."""
+    command = [sys.executable, "-m", "proxy", *arguments]
+    env = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=env, check=False)
+
+
+class Served:
+    """`penstock serve`, a process of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "proxy", "serve", "--port", "0", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.line = _of(self.process.stdout).readline()
+        found = re.search(r"listens on (http://127\.0\.0\.1:\d+)/v1", self.line)
+        assert found, (self.line, self.process.communicate(timeout=DEADLINE))
+        self.url = found[1]
+
+    def ask(self, body: Json, **headers: str) -> httpx.Response:
+        return httpx.post(self.url + CHAT, json=body, headers=headers, timeout=DEADLINE)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        """Exit code and what was said on stderr."""
+        self.process.send_signal(number)
+        _, said = self.process.communicate(timeout=DEADLINE)
+        return self.process.returncode, said
+
+
+def _of(pipe: IO[str] | None) -> IO[str]:
+    assert pipe is not None
+    return pipe
+
+
+@contextlib.contextmanager
+def served(upstream: str, directory: Path, *arguments: str) -> Iterator[Served]:
+    one = Served("--upstream", upstream, "--data-dir", str(directory), *arguments)
+    try:
+        yield one
+    finally:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate(timeout=DEADLINE)
+
+
+def without_id(response: httpx.Response) -> Json:
+    body: Json = response.raise_for_status().json()
+    del body["id"]
+    return body
+
+
+def test_serve_says_where_it_listens_and_ends_with_0_on_sigterm(simulator: Simulator, tmp_path: Path) -> None:
+    with served(simulator.base_url, tmp_path / "data") as proxy:
+        assert proxy.line.startswith("Penstock ")
+        assert httpx.get(proxy.url + "/readyz").text == "ready\n"
+        assert httpx.get(proxy.url + "/livez").status_code == 200
+        assert proxy.ask(ask("one question")).headers["cache-status"] == "penstock; fwd=miss; stored"
+        assert proxy.end() == (0, "")
+
+
+def test_the_data_directory_is_for_its_owner_only(simulator: Simulator, tmp_path: Path) -> None:
+    with served(simulator.base_url, tmp_path / "data"):
+        assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+        assert (tmp_path / "data" / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_ctrl_c_ends_it_like_sigterm(simulator: Simulator, tmp_path: Path) -> None:
+    with served(simulator.base_url, tmp_path) as proxy:
+        assert proxy.end(signal.SIGINT) == (0, "")
+
+
+def test_sigterm_lets_an_open_stream_finish(scripted: Scripted, tmp_path: Path) -> None:
+    with served(scripted.base_url, tmp_path) as proxy, Wire(proxy.url, ask("slow", stream=True)) as wire:
+        turn = scripted.turn()
+        turn.head()
+        turn.send(chunk("Hello"))
+        assert wire.read_head().status == 200
+        assert b"Hello" in wire.read_event()
+        proxy.process.send_signal(signal.SIGTERM)
+        eventually(lambda: httpx.get(proxy.url + "/readyz").status_code == 503)
+        refused = proxy.ask(ask("too late"))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+        turn.send(*whole_stream(" world"))
+        turn.end()
+        rest = wire.read_events()
+        assert b" world" in rest[0]
+        assert rest[-1] == DONE
+        assert wire.clean
+        assert proxy.process.wait(DEADLINE) == 0
+
+
+def test_sigterm_ends_a_stream_that_does_not_finish_with_an_error(scripted: Scripted, tmp_path: Path) -> None:
+    settings = tmp_path / "penstock.toml"
+    settings.write_text(f'[server]\ndrain = "50ms"\n[data]\ndirectory = "{tmp_path}/data"\n'
+                        f'[providers.scripted]\nbase_url = "{scripted.base_url}"\n')  # fmt: skip
+    proxy = Served("--config", str(settings))
+    with Wire(proxy.url, ask("endless", stream=True)) as wire:
+        turn = scripted.turn()
+        turn.head()
+        turn.send(chunk("Hello"))
+        wire.read_head()
+        assert b"Hello" in wire.read_event()
+        code, said = proxy.end()
+        assert code == 0
+        assert "still open" in said
+        frame, *more = wire.read_events()
+        assert b'"code":"shutting_down"' in frame
+        assert not more
+        assert not wire.clean
+    assert turn.gone.wait(DEADLINE)
+
+
+def test_a_second_process_on_one_data_directory_refuses_with_one_line(simulator: Simulator, tmp_path: Path) -> None:
+    with served(simulator.base_url, tmp_path) as proxy:
+        second = penstock("serve", "--upstream", simulator.base_url, "--port", "0", "--data-dir", str(tmp_path))
+        assert second.returncode == EX_CONFIG
+        assert len(second.stderr.splitlines()) == 1
+        assert str(tmp_path) in second.stderr
+        assert str(proxy.process.pid) in second.stderr
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(simulator: Simulator, tmp_path: Path) -> None:
+    port = simulator.url.rpartition(":")[2]
+    said = penstock("serve", "--upstream", simulator.base_url, "--port", port, "--data-dir", str(tmp_path))
+    assert said.returncode == EX_CONFIG
+    assert len(said.stderr.splitlines()) == 1
+    assert f"127.0.0.1:{port}" in said.stderr
+
+
+def test_a_killed_proxy_starts_again_and_answers_what_it_had(simulator: Simulator, tmp_path: Path) -> None:
+    with served(simulator.base_url, tmp_path) as proxy:
+        before = [without_id(proxy.ask(ask(f"kept {number}"))) for number in range(5)]
+        eventually(lambda: penstock("cache", "stats", "--data-dir", str(tmp_path)).stdout.startswith("entries  5\n"))
+        proxy.end(signal.SIGKILL)
+    simulator.forget()
+    with served(simulator.base_url, tmp_path) as proxy:
+        answers = [proxy.ask(ask(f"kept {number}")) for number in range(5)]
+        assert all(answer.headers["cache-status"].startswith("penstock; hit") for answer in answers)
+        assert [without_id(answer) for answer in answers] == before
+    assert simulator.asked() == 0
+
+
+def test_a_purge_reaches_a_running_proxy(simulator: Simulator, tmp_path: Path) -> None:
+    with served(simulator.base_url, tmp_path) as proxy:
+        proxy.ask(ask("to be forgotten"))
+        assert proxy.ask(ask("to be forgotten")).headers["cache-status"].startswith("penstock; hit")
+        purged = penstock("cache", "purge", "--yes", "--data-dir", str(tmp_path))
+        assert purged.returncode == 0, purged.stderr
+        eventually(lambda: proxy.ask(ask("to be forgotten"), **{"cache-control": "only-if-cached"}).status_code == 504)
+        assert proxy.ask(ask("to be forgotten")).headers["cache-status"] == "penstock; fwd=miss; stored"
+        assert proxy.ask(ask("to be forgotten")).headers["cache-status"].startswith("penstock; hit")
+
+
+def test_cache_commands_without_a_cache_say_so(tmp_path: Path) -> None:
+    for command in (("stats",), ("purge", "--yes")):
+        said = penstock("cache", *command, "--data-dir", str(tmp_path / "nothing"))
+        assert said.returncode == EX_CONFIG
+        assert "there is no cache here" in said.stderr
+        assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[providers.p]\nbase_url = "https://p/v1"\nunknown = 1\n', "providers.p.unknown"),
+        ('[providers.p]\nbase_url = "https://p/v1"\n[cache]\nttl = "7x"\n', "cache.ttl"),
+        ("[cache]\nttl = 5\n", "providers"),
+        ("not toml", "not TOML"),
+        ('[server]\nhost = "0.0.0.0"\n[providers.p]\nbase_url = "https://p/v1"\napi_key_env = "K"\n', "server.host"),
+    ],
+)
+def test_check_config_names_what_is_wrong(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "penstock.toml"
+    file.write_text(text)
+    checked = penstock("check-config", str(file))
+    assert checked.returncode == EX_CONFIG
+    assert len(checked.stderr.splitlines()) == 1
+    assert said in checked.stderr
+    assert str(file) in checked.stderr
+
+
+def test_check_config_says_which_keys_serve_will_need(tmp_path: Path) -> None:
+    file = tmp_path / "penstock.toml"
+    file.write_text('[providers.p]\nbase_url = "https://p/v1"\napi_key_env = "NO_SUCH_KEY"\n')
+    checked = penstock("check-config", str(file))
+    assert checked.returncode == 0
+    assert "$NO_SUCH_KEY" in checked.stdout
+    assert "NO_SUCH_KEY" not in penstock("check-config", str(file), NO_SUCH_KEY="sk").stdout
+    served = penstock("serve", "--config", str(file))
+    assert served.returncode == EX_CONFIG
+    assert "providers.p.api_key_env" in served.stderr
+
+
+def test_serve_needs_a_provider_and_only_one_way_to_name_it(tmp_path: Path) -> None:
+    for arguments in ([], ["--upstream", "https://p/v1", "--config", "penstock.toml"]):
+        said = penstock("serve", *arguments)
+        assert said.returncode == EX_CONFIG
+        assert "--upstream" in said.stderr
+        assert len(said.stderr.splitlines()) == 1
+
+
+def test_what_the_command_line_says_goes_over_the_file(simulator: Simulator, tmp_path: Path) -> None:
+    file = tmp_path / "penstock.toml"
+    file.write_text(f'[server]\nport = {free_port()}\n[providers.p]\nbase_url = "{simulator.base_url}"\n')
+    proxy = Served("--config", str(file), "--data-dir", str(tmp_path / "here"))
+    assert (tmp_path / "here" / "secret").exists()
+    assert proxy.end() == (0, "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[], ["serve"], ["simulator"], ["check-config"], ["demo"], ["cache"], ["cache", "stats"], ["cache", "purge"]],
+)
+def test_every_command_explains_itself(command: list[str]) -> None:
+    said = penstock(*command, "--help")
+    assert said.returncode == 0
+    assert "Usage:" in said.stdout
+    assert len(said.stdout.splitlines()) > 5
+
+
+def test_the_key_of_a_provider_with_a_dotted_name_reaches_it(simulator: Simulator, tmp_path: Path) -> None:
+    file = tmp_path / "penstock.toml"
+    provider = f'[providers."a.b"]\nbase_url = "{simulator.base_url}"\napi_key_env = "DOTTED_KEY"\n'
+    file.write_text(f'[data]\ndirectory = "{tmp_path}/data"\n{provider}')
+    os.environ["DOTTED_KEY"] = "sk-dotted"
+    try:
+        proxy = Served("--config", str(file))
+    finally:
+        del os.environ["DOTTED_KEY"]
+    proxy.ask(ask("who pays"), authorization="Bearer sk-client")
+    assert simulator.last()["headers"]["authorization"] == "Bearer sk-dotted"
+    assert proxy.end() == (0, "")

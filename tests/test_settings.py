@@ -1,0 +1,433 @@
+"""Every setting is optional, documented, checked, and an error names its path."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.errors import StartupError
+from proxy.settings import Model, Provider, Seconds, Settings, Size, load_settings, read_settings
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "penstock.example.toml"
+URL = "https://api.example.org/v1"
+
+Table = dict[str, Any]
+
+
+def read(table: Table | None = None, *, provider: Table | None = None, overrides: Table | None = None) -> Settings:
+    """Settings with one provider, whose table may say more."""
+    said = {"providers": {"p": {"base_url": URL} | (provider or {})}} | (table or {})
+    return read_settings(said, source="file", overrides=overrides)
+
+
+def refused(table: Table | None = None, *, provider: Table | None = None) -> str:
+    """What is said of settings that are refused."""
+    with pytest.raises(StartupError) as caught:
+        read(table, provider=provider)
+    return str(caught.value)
+
+
+def plain(value: object) -> object:
+    """A size or a time as a number, a path as a text."""
+    return int(value) if isinstance(value, Size) else float(value) if isinstance(value, Seconds) else str(value)
+
+
+def test_the_defaults_are_those_of_the_design() -> None:
+    settings = read()
+    assert msgspec.to_builtins(settings, enc_hook=plain) == {
+        "server": {
+            "host": "127.0.0.1",
+            "port": 8080,
+            "max_body": 32 * 1024**2,
+            "drain": 30.0,
+            "cors_origins": (),
+            "forward_headers": ("OpenAI-Beta",),
+        },
+        "data": {"directory": ".penstock"},
+        "cache": {
+            "mode": "on",
+            "sampled": "cache",
+            "ignore": ("user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
+            "remote_media": False,
+            "size_limit": 2 * 1024**3,
+            "memory_limit": 256 * 1024**2,
+            "ttl": 7 * 86400.0,
+            "max_entry": 32 * 1024**2,
+            "shared": False,
+            "replay": "instant",
+            "on_abandon": "cancel",
+            "stale_if_error": 0.0,
+        },
+        "providers": {
+            "p": {
+                "base_url": URL,
+                "auth": None,
+                "api_key_env": None,
+                "connect_timeout": 10.0,
+                "first_event_timeout": 600.0,
+                "idle_timeout": 300.0,
+                "total_timeout": 3600.0,
+                "usage": "ask",
+                "max_retries": 2,
+            }
+        },
+        "models": {},
+        "routing": {"default_provider": None},
+    }
+    assert settings.default_provider == "p"
+    assert settings.server.loopback
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [
+        (1048576, 1 << 20),
+        ("1024B", 1024),
+        ("64KiB", 64 << 10),
+        ("32 MiB", 32 << 20),
+        ("1.5GiB", 3 << 29),
+        ("2TiB", 2 << 40),
+        ("2KB", 2000),
+        ("5MB", 5_000_000),
+        ("1GB", 10**9),
+        ("999999999999B", 999_999_999_999),
+    ],
+)
+def test_a_size_is_bytes_or_says_its_unit(said: object, size: int) -> None:
+    found = read({"cache": {"max_entry": said}}).cache.max_entry
+    assert (found, type(found)) == (size, Size)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        (90, 90.0),
+        (0.5, 0.5),
+        (0, 0.0),
+        ("0s", 0.0),
+        ("90s", 90.0),
+        ("250ms", 0.25),
+        ("15m", 900.0),
+        ("12h", 43200.0),
+        ("7d", 604800.0),
+        ("1.5 h", 5400.0),
+    ],
+)
+def test_a_time_is_seconds_or_says_its_unit(said: object, seconds: float) -> None:
+    found = read({"cache": {"ttl": said}}).cache.ttl
+    assert (found, type(found)) == (seconds, Seconds)
+
+
+NEITHER = [
+    -1,
+    "-1",
+    "",
+    " ",
+    "nan",
+    "1e3",
+    ".5",
+    "1.",
+    "1_000",
+    "٣s",
+    "1  s",
+    "5 s ",
+    "1s1s",
+    True,
+    None,
+    [1],
+    {"a": 1},
+]
+NO_NUMBER = [float("nan"), float("inf"), float("-inf"), 1e15, 10**30, "1234567890123s"]
+
+
+@pytest.mark.parametrize("said", [*NEITHER, *NO_NUMBER, "32", "32mib", "32M", "1h", "1gib", "MiB"])
+def test_what_is_no_size_is_refused_with_its_path(said: object) -> None:
+    assert refused({"cache": {"size_limit": said}}).startswith("file: cache.size_limit: ")
+
+
+@pytest.mark.parametrize("said", [*NEITHER, *NO_NUMBER, "90", "7D", "7 days", "1w", "1MiB", "s"])
+def test_what_is_no_time_is_refused_with_its_path(said: object) -> None:
+    assert refused({"cache": {"ttl": said}}).startswith("file: cache.ttl: ")
+
+
+def test_a_size_and_a_time_say_what_was_expected_and_what_was_found() -> None:
+    assert refused({"server": {"max_body": "32 mega"}}) == (
+        "file: server.max_body: Expected bytes, such as 1048576 or \"32MiB\", got '32 mega'"
+    )
+    assert refused(provider={"idle_timeout": "soon"}) == (
+        'file: providers.p.idle_timeout: Expected a time, such as 90, "90s", "15m", "12h" or "7d", got \'soon\''
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "path"),
+    [
+        ({"sever": {}}, "sever"),
+        ({"server": {"prot": 1}}, "server.prot"),
+        ({"data": {"dir": "x"}}, "data.dir"),
+        ({"cache": {"TTL": 1}}, "cache.TTL"),
+        ({"routing": {"default": "p"}}, "routing.default"),
+        ({"models": {"gpt-4.1": {"upsteam": "x"}}}, "models.gpt-4.1.upsteam"),
+        ({"models": {"good": {}, "gpt-4.1": {"upsteam": "x"}}}, "models.gpt-4.1.upsteam"),
+        ({"providers": {"a.b": {"base_url": URL, "apikey": "x"}}}, "providers.a.b.apikey"),
+        ({"providers": {"p": {"base_url": URL}, "a.b": {"base_url": URL, "apikey": "x"}}}, "providers.a.b.apikey"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_its_full_path(table: Table, path: str) -> None:
+    assert refused(table) == f"file: {path}: there is no such setting."
+
+
+@pytest.mark.parametrize(
+    ("table", "path"),
+    [
+        ({"server": {"port": "8080"}}, "server.port"),
+        ({"server": {"port": True}}, "server.port"),
+        ({"server": {"cors_origins": "https://a"}}, "server.cors_origins"),
+        ({"server": []}, "server"),
+        ({"data": {"directory": ""}}, "data.directory"),
+        ({"cache": {"mode": "off "}}, "cache.mode"),
+        ({"cache": {"sampled": "join"}}, "cache.sampled"),
+        ({"cache": {"shared": 1}}, "cache.shared"),
+        ({"cache": {"replay": "fast"}}, "cache.replay"),
+        ({"cache": {"on_abandon": ""}}, "cache.on_abandon"),
+        ({"providers": {}}, "providers"),
+        ({"providers": []}, "providers"),
+        ({"providers": {"p": {}}}, "providers.p"),
+        ({"providers": {"a.b": {"base_url": 5}}}, "providers.a.b.base_url"),
+        ({"providers": {"p": {"base_url": URL, "auth": "basic"}}}, "providers.p.auth"),
+        ({"providers": {"p": {"base_url": URL, "usage": "no"}}}, "providers.p.usage"),
+        ({"providers": {"p": {"base_url": URL, "max_retries": 1.5}}}, "providers.p.max_retries"),
+        ({"models": {"m": "p"}}, "models.m"),
+    ],
+)
+def test_a_setting_of_another_kind_is_refused_with_its_path(table: Table, path: str) -> None:
+    assert refused(table).startswith(f"file: {path}: ")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://api.openai.com/v1",
+        "http://127.0.0.1:8090/v1",
+        "https://[::1]:8443",
+        "http://provider_1:8000/v1",
+        "https://bücher.example/v1",
+        "https://host/",
+        "https://host/openai/deployments/x%2Fy",
+        "https://host:65535/v1",
+    ],
+)
+def test_an_address_over_http_is_a_base_url(address: str) -> None:
+    assert read(provider={"base_url": address}).providers["p"].base_url == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "api.openai.com/v1",
+        "//host/v1",
+        "ftp://host/v1",
+        "https://",
+        "https:///v1",
+        "https://user:password@host/v1",
+        "https://key@host/v1",
+        "https://host/v1?api-version=1",
+        "https://host/v1#x",
+        "https://host/v 1",
+        "https://host/v1\n",
+        "https://host:port/v1",
+        "https://api..example.org/v1",
+        f"https://{'a' * 64}.example.org/v1",
+        "https://host:99999/v1",
+        "https://[::1/v1",
+    ],
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    assert refused(provider={"base_url": address}).startswith("file: providers.p.base_url: ")
+
+
+@pytest.mark.parametrize(
+    ("provider", "auth"),
+    [
+        ({}, "client"),
+        ({"api_key_env": "KEY"}, "key"),
+        ({"auth": "key", "api_key_env": "KEY"}, "key"),
+        ({"auth": "client"}, "client"),
+        ({"auth": "client", "api_key_env": "KEY"}, "client"),
+        ({"auth": "none"}, "none"),
+    ],
+)
+def test_who_pays_follows_from_the_key_unless_it_is_said(provider: Table, auth: str) -> None:
+    assert read(provider=provider).providers["p"].effective_auth == auth
+
+
+@pytest.mark.parametrize("api_key_env", [None, ""])
+def test_a_provider_with_a_key_must_name_where_it_is(api_key_env: str | None) -> None:
+    assert refused(provider={"auth": "key", "api_key_env": api_key_env}).startswith("file: providers.p.api_key_env: ")
+
+
+def test_clients_who_pay_for_themselves_share_no_cache() -> None:
+    assert refused({"cache": {"shared": True}}).startswith("file: providers.p.auth: ")
+    assert read({"cache": {"shared": True}}, provider={"api_key_env": "KEY"}).cache.shared
+
+
+def test_one_provider_is_the_default_and_of_several_one_must_be_named() -> None:
+    both = {"a": {"base_url": URL}, "b": {"base_url": URL}}
+    assert refused({"providers": both}).startswith("file: routing.default_provider: ")
+    assert read({"providers": both, "routing": {"default_provider": "b"}}).default_provider == "b"
+
+
+def test_a_provider_that_is_named_must_be_there() -> None:
+    assert refused({"routing": {"default_provider": "q"}}) == (
+        "file: routing.default_provider: there is no [providers.q]; there is: p."
+    )
+    assert refused({"models": {"m": {"provider": "q"}}}).startswith("file: models.m.provider: ")
+    assert read({"models": {"m": {"provider": "p"}, "n": {}}}).models["m"].provider == "p"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])  # noqa: S104 - refused
+def test_a_public_host_is_refused_while_somebody_else_would_pay(host: str) -> None:
+    server = {"server": {"host": host}}
+    for provider in ({"api_key_env": "KEY"}, {"auth": "none"}):
+        assert refused(server, provider=provider).startswith("file: server.host: ")
+    assert not read(server).server.loopback  # each client pays for itself
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_on_loopback_the_operators_key_may_be_used(host: str) -> None:
+    assert read({"server": {"host": host}}, provider={"api_key_env": "KEY"}).server.loopback
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_is_from_0_to_65535(port: int) -> None:
+    assert refused({"server": {"port": port}}).startswith("file: server.port: ")
+    assert [read({"server": {"port": good}}).server.port for good in (0, 65535)] == [0, 65535]
+
+
+@pytest.mark.parametrize(("section", "name"), [("server", "max_body"), ("cache", "max_entry")])
+def test_a_body_and_an_entry_have_room_for_something(section: str, name: str) -> None:
+    assert refused({section: {name: 1023}}).startswith(f"file: {section}.{name}: ")
+    assert getattr(getattr(read({section: {name: 1024}}), section), name) == 1024
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "https://*.example.org", "example.org", "https://a/", "https://a b", "null", ""]
+)
+def test_what_is_no_origin_is_refused(origin: str) -> None:
+    assert refused({"server": {"cors_origins": ["https://good.example", origin]}}).startswith(
+        "file: server.cors_origins: "
+    )
+
+
+def test_origins_have_a_scheme_a_host_and_perhaps_a_port() -> None:
+    origins = ["https://app.example.org", "http://localhost:3000"]
+    assert read({"server": {"cors_origins": origins}}).server.cors_origins == tuple(origins)
+
+
+@pytest.mark.parametrize("name", ["connect_timeout", "first_event_timeout", "idle_timeout", "total_timeout"])
+def test_a_timeout_of_nothing_is_refused(name: str) -> None:
+    assert refused(provider={name: 0}) == f"file: providers.p.{name}: must be more than 0."
+    assert getattr(read(provider={name: "1ms"}).providers["p"], name) == 0.001
+
+
+@pytest.mark.parametrize("retries", [-1, 11])
+def test_retries_are_few(retries: int) -> None:
+    assert refused(provider={"max_retries": retries}).startswith("file: providers.p.max_retries: ")
+    assert [read(provider={"max_retries": good}).providers["p"].max_retries for good in (0, 10)] == [0, 10]
+
+
+def test_the_command_line_has_the_last_word_and_says_no_more_than_it_says() -> None:
+    table = {"server": {"port": 1, "drain": "5s"}, "cache": {"ttl": 9}}
+    settings = read(table, overrides={"server": {"port": 2}, "data": {"directory": "/d"}, "cache": {}})
+    assert (settings.server.port, settings.server.drain, settings.cache.ttl) == (2, 5.0, 9.0)
+    assert settings.data.directory == Path("/d")
+    assert table == {"server": {"port": 1, "drain": "5s"}, "cache": {"ttl": 9}}
+
+
+def test_what_the_command_line_says_is_checked_too() -> None:
+    with pytest.raises(StartupError, match=r"^file: server\.port: "):
+        read(overrides={"server": {"port": 70_000}})
+
+
+def test_a_file_is_read_and_named_in_every_error(tmp_path: Path) -> None:
+    file = tmp_path / "penstock.toml"
+    file.write_text(f'[providers.p]\nbase_url = "{URL}"\n[server]\nport = 1\n')
+    assert load_settings(file, {"server": {"host": "::1"}}).server.host == "::1"
+    for text, said in [
+        ("[server]\nprot = 1\n", "server.prot: "),
+        ("[server\n", "this is not TOML: "),
+        ("", "providers: "),
+    ]:
+        file.write_text(text)
+        with pytest.raises(StartupError, match="^" + re.escape(f"{file}: {said}")):
+            load_settings(file)
+
+
+def test_a_file_that_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes(b'x = "\xe9"')
+    for path in (tmp_path / "absent.toml", tmp_path, latin):
+        with pytest.raises(StartupError, match="cannot be read") as caught:
+            load_settings(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def every_setting() -> set[str]:
+    """The path of each setting; a provider's and a model's own name is `*`."""
+    named = {"providers": Provider, "models": Model}
+    found = set()
+    for section in msgspec.structs.fields(Settings):
+        kind = named.get(section.name, section.type)
+        star = ".*" if section.name in named else ""
+        found |= {f"{section.name}{star}.{field.name}" for field in msgspec.structs.fields(kind)}
+    return found
+
+
+def documented(text: str) -> set[str]:
+    """The path of each setting that stands in a TOML text, active or commented out."""
+    found, table = set(), ""
+    for line in text.splitlines():
+        if header := re.match(r"\[(\w+)(\.[^\]]+)?\]", line):
+            table = header[1] + (".*" if header[2] else "")
+        elif setting := re.match(r"(?:# )?(\w+) = ", line):
+            found.add(f"{table}.{setting[1]}")
+    return found
+
+
+def test_the_example_names_every_setting_and_no_other() -> None:
+    assert documented(EXAMPLE.read_text()) == every_setting()
+
+
+def test_what_is_documented_is_read_out_of_tables_names_and_comments() -> None:
+    text = '[a]\nx = 1\n# y = 2   # why\n#z = 3\n# a word = \n[b."c.d"]  # e\n# f = 1\n'
+    assert documented(text) == {"a.x", "a.y", "b.*.f"}
+    assert len(every_setting()) >= 28
+
+
+def test_the_example_loads_as_it_is() -> None:
+    settings = load_settings(EXAMPLE)
+    assert settings.server.host == "127.0.0.1"
+
+
+def test_the_example_shows_the_defaults_where_it_comments_a_setting_out() -> None:
+    text = "\n".join(re.sub(r"^# (\w+ = )", r"\1", line) for line in EXAMPLE.read_text().splitlines())
+    shown = read_settings(tomllib.loads(text), source="example")
+    plain = load_settings(EXAMPLE)
+    assert (shown.server, shown.data, shown.cache) == (plain.server, plain.data, plain.cache)
+    assert (plain.server, plain.data, plain.cache) == (read().server, read().data, read().cache)
+    for name, provider in shown.providers.items():
+        assert provider.effective_auth == plain.providers[name].effective_auth
+        assert msgspec.structs.replace(provider, auth=None) == plain.providers[name]
+    assert shown.default_provider == plain.default_provider
+
+
+@pytest.mark.parametrize("name", ["Authorization", "cookie", "Host", "x y", "", "Content-Length"])
+def test_a_header_that_is_not_the_clients_to_set_is_not_forwarded(name: str) -> None:
+    table = {"providers": {"p": {"base_url": "https://p/v1"}}, "server": {"forward_headers": [name]}}
+    with pytest.raises(StartupError, match="server.forward_headers"):
+        read_settings(table, source="f")
