@@ -429,5 +429,5 @@ def test_the_example_shows_the_defaults_where_it_comments_a_setting_out() -> Non
 @pytest.mark.parametrize("name", ["Authorization", "cookie", "Host", "x y", "", "Content-Length"])
 def test_a_header_that_is_not_the_clients_to_set_is_not_forwarded(name: str) -> None:
     table = {"providers": {"p": {"base_url": "https://p/v1"}}, "server": {"forward_headers": [name]}}
-    with pytest.raises(StartupError, match="server.forward_headers"):
+    with pytest.raises(StartupError, match=r"server\.forward_headers"):
         read_settings(table, source="f")
