@@ -25,13 +25,12 @@ logger = logging.getLogger("penstock.flights")
 class Reader:
     """One client's place in a recording."""
 
-    __slots__ = ("_flight", "_nudged", "_waiter", "first", "position")
+    __slots__ = ("_flight", "_nudged", "_waiter", "position")
 
-    def __init__(self, flight: "Flight", *, first: bool) -> None:
+    def __init__(self, flight: "Flight") -> None:
         self._flight = flight
         self._waiter: asyncio.Future[None] | None = None
         self._nudged = False
-        self.first = first
         self.position = 0
 
     @property
@@ -118,7 +117,7 @@ class Flight:
 
     def reader(self, ttl: float | None = None) -> Reader:
         """A new reader, from the start of the recording."""
-        reader = Reader(self, first=not self.readers and self.task is None)
+        reader = Reader(self)
         self.readers.add(reader)
         if ttl is not None:
             self.ttl = min(self.ttl, ttl)

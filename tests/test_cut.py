@@ -44,20 +44,30 @@ def prompt(request: pytest.FixtureRequest) -> str:
     return str(request.node.nodeid)
 
 
+HASTE = {
+    "stall": {"idle_timeout": 0.3},  # in the middle of a stream
+    "stall=": {"first_event_timeout": 0.3, "total_timeout": 0.3},  # before it, or in JSON
+}
+
+
 @pytest.fixture(scope="module")
-def _hasty(_simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    timeouts = {"first_event_timeout": 0.15, "idle_timeout": 0.15, "total_timeout": 0.3}
-    table = proxy_table(_simulator.base_url, tmp_path_factory.mktemp("hasty"), timeouts, {})
-    proxy = Proxy(table, {}, SystemClock())
-    yield proxy
-    proxy.stop()
+def _hasty(_simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Proxy]]:
+    found = {}
+    for fault, timeouts in HASTE.items():
+        table = proxy_table(_simulator.base_url, tmp_path_factory.mktemp("hasty"), timeouts, {})
+        found[fault] = Proxy(table, {}, SystemClock())
+    yield found
+    for proxy in found.values():
+        proxy.stop()
 
 
 @pytest.fixture
-def hasty(_hasty: Proxy) -> Iterator[Proxy]:
-    """A proxy that waits for nobody."""
-    yield _hasty
-    _hasty.becomes_quiet()
+def suited(request: pytest.FixtureRequest, _proxy: Proxy, _hasty: dict[str, Proxy]) -> Iterator[Proxy]:
+    """A proxy that waits for nobody where the provider falls silent, else the one that all tests share."""
+    fault: str = request.node.callspec.params["fault"]
+    chosen = _hasty.get(fault.rstrip("0123456789"), _proxy)
+    yield chosen
+    chosen.becomes_quiet()
 
 
 def faulty(prompt: str, options: str, **members: Any) -> Json:
@@ -79,15 +89,15 @@ def assert_framed(found: list[bytes], code: str, whole: int) -> None:
 
 @pytest.mark.parametrize(("fault", "after"), FAULTS)
 def test_a_stream_that_fails_ends_with_one_error_and_an_unclean_end(
-    fault: str, after: int, hasty: Proxy, simulator: Simulator, prompt: str
+    fault: str, after: int, suited: Proxy, simulator: Simulator, prompt: str
 ) -> None:
     body = faulty(prompt, f"{fault}={after}", **USAGE)
-    with post(hasty.url, body) as wire:
+    with post(suited.url, body) as wire:
         assert wire.status == 200
         assert_framed(wire.read_events(), CODES[fault], after)
         assert not wire.clean
-    assert_nothing_was_stored(hasty, body)
-    with post(hasty.url, body) as wire:
+    assert_nothing_was_stored(suited, body)
+    with post(suited.url, body) as wire:
         assert wire.headers["cache-status"] == "penstock; fwd=miss; stored"
         wire.read_events()
     assert simulator.asked() == 2
@@ -126,48 +136,48 @@ def test_a_stream_that_ends_early_but_with_every_choice_finished_is_whole(
 
 @pytest.mark.parametrize("fault", FIRST_EVENT)
 def test_a_stream_that_fails_before_its_first_event_is_an_error_with_a_status(
-    fault: str, hasty: Proxy, prompt: str
+    fault: str, suited: Proxy, prompt: str
 ) -> None:
     status, code = FIRST_EVENT[fault]
     body = faulty(prompt, fault, stream=True)
-    with post(hasty.url, body, x_stainless_retry_count="0") as wire:
+    with post(suited.url, body, x_stainless_retry_count="0") as wire:
         assert (wire.status, json.loads(wire.read_body())["error"]["code"]) == (status, code)
         assert wire.clean
         assert wire.headers["content-type"] == "application/json"
         assert wire.headers.get("x-should-retry") == (None if fault == "error=0" else "false")
-    assert_nothing_was_stored(hasty, body)
+    assert_nothing_was_stored(suited, body)
 
 
 @pytest.mark.parametrize("fault", JSON_FAULTS)
 def test_a_json_answer_that_fails_is_an_error_in_the_shape_of_openai(
-    fault: str, hasty: Proxy, simulator: Simulator, prompt: str
+    fault: str, suited: Proxy, simulator: Simulator, prompt: str
 ) -> None:
     status, code = JSON_FAULTS[fault]
     body = faulty(prompt, fault)
-    with post(hasty.url, body) as wire:
+    with post(suited.url, body) as wire:
         assert wire.status == status
         assert wire.headers["x-should-retry"] == "false"
         error = json.loads(wire.read_body())["error"]
         assert set(error) == {"message", "type", "param", "code"}
         assert error["code"] == code
     assert simulator.asked() == 1
-    assert_nothing_was_stored(hasty, body)
+    assert_nothing_was_stored(suited, body)
 
 
 @pytest.mark.parametrize("fault", ["cut=1", "reset=0", "stall=0", "html"])
 def test_the_sdk_does_not_ask_again_for_what_may_have_been_paid(
-    fault: str, hasty: Proxy, simulator: Simulator, sdk: Sdk, prompt: str
+    fault: str, suited: Proxy, simulator: Simulator, sdk: Sdk, prompt: str
 ) -> None:
     with pytest.raises(openai.InternalServerError) as caught:
-        sdk(hasty.base_url, max_retries=2).chat.completions.create(**faulty(prompt, fault))
+        sdk(suited.base_url, max_retries=2).chat.completions.create(**faulty(prompt, fault))
     assert caught.value.code == JSON_FAULTS[fault][1]
     assert simulator.asked() == 1
 
 
 @pytest.mark.parametrize("fault", CODES)
 @pytest.mark.parametrize("after", [1, 3])
-def test_the_sdk_raises_in_the_middle_of_a_stream(fault: str, after: int, hasty: Proxy, sdk: Sdk, prompt: str) -> None:
-    stream = sdk(hasty.base_url, max_retries=2).chat.completions.create(
+def test_the_sdk_raises_in_the_middle_of_a_stream(fault: str, after: int, suited: Proxy, sdk: Sdk, prompt: str) -> None:
+    stream = sdk(suited.base_url, max_retries=2).chat.completions.create(
         **faulty(prompt, f"{fault}={after}", stream=True)
     )
     seen: list[object] = []
@@ -179,9 +189,9 @@ def test_the_sdk_raises_in_the_middle_of_a_stream(fault: str, after: int, hasty:
 
 @pytest.mark.parametrize("fault", CODES)
 async def test_the_asynchronous_sdk_raises_in_the_middle_of_a_stream(
-    fault: str, hasty: Proxy, async_sdk: AsyncSdk, prompt: str
+    fault: str, suited: Proxy, async_sdk: AsyncSdk, prompt: str
 ) -> None:
-    stream: Any = await async_sdk(hasty.base_url).chat.completions.create(**faulty(prompt, f"{fault}=3", stream=True))
+    stream: Any = await async_sdk(suited.base_url).chat.completions.create(**faulty(prompt, f"{fault}=3", stream=True))
     seen: list[object] = []
     with pytest.raises(openai.APIError) as caught:
         await _collect(stream, seen)
@@ -194,26 +204,26 @@ async def _collect(stream: Any, seen: list[object]) -> None:
         seen.append(one)  # noqa: PERF401 - what came before the failure counts
 
 
-async def test_the_stream_helper_raises_too(hasty: Proxy, async_sdk: AsyncSdk, prompt: str) -> None:
+async def test_the_stream_helper_raises_too(proxy: Proxy, async_sdk: AsyncSdk, prompt: str) -> None:
     with pytest.raises(openai.APIError):
-        async with async_sdk(hasty.base_url).chat.completions.stream(**faulty(prompt, "cut=3")) as stream:
+        async with async_sdk(proxy.base_url).chat.completions.stream(**faulty(prompt, "cut=3")) as stream:
             await stream.get_final_completion()
 
 
 @pytest.mark.parametrize("fault", CODES)
-async def test_who_joined_sees_the_same_failure(fault: str, hasty: Proxy, simulator: Simulator, prompt: str) -> None:
+async def test_who_joined_sees_the_same_failure(fault: str, suited: Proxy, simulator: Simulator, prompt: str) -> None:
     body = faulty(prompt, f"{fault}=3")
 
     def streamed() -> Any:
-        with post(hasty.url, body | USAGE) as wire:
+        with post(suited.url, body | USAGE) as wire:
             return wire.status, wire.read_events(), wire.clean
 
     def whole() -> Any:
-        with post(hasty.url, body) as wire:
+        with post(suited.url, body) as wire:
             return wire.status, json.loads(wire.read_body()), wire.clean
 
     asks = [lambda: asyncio.to_thread(streamed), lambda: asyncio.to_thread(streamed), lambda: asyncio.to_thread(whole)]
-    leader, joiner, as_json = await together(hasty, simulator, *asks)
+    leader, joiner, as_json = await together(suited, simulator, *asks)
     assert simulator.asked() == 1
     assert leader[0] == joiner[0] == 200
     assert_framed(leader[1], CODES[fault], 3)
