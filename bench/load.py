@@ -27,13 +27,18 @@ class Streams:
         return self.events / self.seconds
 
 
-def http_post(path: str, body: bytes, *, close: bool = False) -> bytes:
-    """The bytes of one POST with a JSON body."""
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer bench\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+def http_post(path: str, body: bytes, *, close: bool = False, key: str = "bench", more: tuple[str, ...] = ()) -> bytes:
+    """The bytes of one POST with a JSON body. `more`: header lines besides."""
+    lines = (
+        f"POST {path} HTTP/1.1",
+        "Host: localhost",
+        f"Authorization: Bearer {key}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *(("Connection: close",) if close else ()),
+        *more,
     )
-    return head.encode() + (b"Connection: close\r\n" if close else b"") + b"\r\n" + body
+    return "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + body
 
 
 class _Repeater(asyncio.Protocol):

@@ -3,11 +3,16 @@
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
+
+START = 30.0  # seconds after which a process that does not say where it listens is ended
+STOP = 40.0  # the same for one that does not end; the proxy's drain has 30 of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,29 +20,55 @@ class Running:
     """`ready` is seconds from the process' start to its first line, which says where it listens."""
 
     port: int
-    pid: int
+    process: subprocess.Popen[str]
     ready: float
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
     def memory(self) -> float:
         """Resident memory in MB."""
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
+    def open_files(self) -> int:
+        """File descriptors that are open, sockets among them."""
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
+
 
 @contextmanager
-def started(*arguments: str) -> Iterator[Running]:
-    """`python -m <arguments>`, until the context ends."""
+def started(*arguments: str, log: IO[str] | None = None) -> Iterator[Running]:
+    """`python -m <arguments>`, until the context ends. `log` takes its stderr."""
     began = time.perf_counter()
     command = [sys.executable, "-m", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
         try:
-            line = process.stdout.readline() if process.stdout else ""
+            line = _first_line(process)
             ready = time.perf_counter() - began
             if "http://127.0.0.1:" not in line:
                 raise RuntimeError(f"{' '.join(arguments)} did not start: {line!r}")
-            yield Running(int(line.partition("http://127.0.0.1:")[2].partition("/")[0]), process.pid, ready)
+            yield Running(int(line.partition("http://127.0.0.1:")[2].partition("/")[0]), process, ready)
         finally:
-            process.terminate()
+            _stop(process)
+
+
+def _first_line(process: subprocess.Popen[str]) -> str:
+    """Empty if the process ended before, or had to be ended."""
+    timer = threading.Timer(START, process.kill)
+    timer.start()
+    try:
+        return process.stdout.readline() if process.stdout else ""
+    finally:
+        timer.cancel()
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 @contextmanager

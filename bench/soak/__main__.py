@@ -1,0 +1,112 @@
+"""`make soak`: every row, then the table. `python -m bench.soak K1 U4` tries only those. 1 if a row fell short."""
+
+import asyncio
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bench.servers import started
+from bench.soak import at_once, ending, failing, leaving, tenants
+from bench.soak.lab import Lab
+
+LIMIT = 120.0  # seconds for a row; the slowest takes less than half of it
+SHOWN = 5  # shortcomings of a row that the table has room for
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is tried, in the reader's words; `run` gives what was seen."""
+
+    name: str
+    tried: str
+    run: Callable[[Lab], Awaitable[str]]
+
+
+ROWS = (
+    Row("K1", "500 identical at once, streamed, and half streamed half JSON; 10 rounds each", at_once.identical),
+    Row("K2", "the first client leaves at each chunk", at_once.left_by_the_first),
+    Row("K3", "a stream and a JSON call join at every chunk of 50; 20 rounds", at_once.late),
+    Row("K4", "50 share an answer that can't be stored, 10 more come later; 10 rounds", at_once.unstorable),
+    Row("K7", "20,000 cancels at random moments, 100 at a time", leaving.cancels),
+    Row("C1", "a client leaves a stream at each chunk, silent and flowing", leaving.streams),
+    Row("C2", "a client leaves a JSON call", leaving.completions),
+    Row("U1", "the provider refuses the connection", failing.refused),
+    Row("U4", "the provider resets at each event, streamed and JSON; 20 rounds", failing.reset),
+    Row("U5", "the provider ends early at each event, streamed and JSON; 20 rounds", failing.cut),
+    Row("T1", "20 keys ask the same 20 questions at once, and 20 strangers after them", tenants.keys_apart),
+    Row("S3", "kill -9 under load, 20 times on one data directory", ending.killed),
+    Row("O1", "SIGTERM with 50 open streams, 5 rounds; once with a drain too short for them", ending.drained),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    row: Row
+    seen: str
+    short: dict[str, int]
+    seconds: float
+
+
+def run(row: Row, progress: Progress) -> Result:
+    """One row, on a simulator of its own. Whatever goes wrong is a row that fell short."""
+    task = progress.add_task(row.name)
+    began = time.perf_counter()
+    with started("proxy", "simulator", "--port", "0") as simulator:
+        lab = Lab(
+            simulator,
+            steps=lambda count: progress.update(task, total=count),
+            step=lambda: progress.advance(task),
+        )
+        seen = uvloop.run(_limited(row, lab))
+    progress.stop_task(task)
+    return Result(row, seen, dict(lab.short), time.perf_counter() - began)
+
+
+async def _limited(row: Row, lab: Lab) -> str:
+    try:
+        async with asyncio.timeout(LIMIT):
+            return await row.run(lab)
+    except Exception as error:  # noqa: BLE001 - the other rows are still worth trying
+        lab.expect(held=False, otherwise=f"given up: {error!r}")
+        return ""
+
+
+def table_of(results: list[Result]) -> Table:
+    table = Table("", "tried", "seen", "seconds", "verdict", show_lines=True)
+    for result in results:
+        counted = sorted(result.short.items(), key=lambda each: -each[1])
+        lines = [result.seen, *(f"{count} × {words}" for words, count in counted[:SHOWN])]
+        if len(counted) > SHOWN:
+            lines.append(f"and {len(counted) - SHOWN} kinds more")
+        verdict = "[red]FELL SHORT[/]" if result.short else "[green]held[/]"
+        seen = "\n".join(filter(None, lines)).replace("[", r"\[")
+        table.add_row(result.row.name, result.row.tried, seen, f"{result.seconds:.0f}", verdict)
+    return table
+
+
+def main(names: list[str]) -> int:
+    """The table; 1 if a row fell short, 2 if there is no such row."""
+    console = Console()
+    unknown = set(names) - {row.name for row in ROWS}
+    if unknown:
+        console.print(f"No such row: {', '.join(sorted(unknown))}. There are {', '.join(row.name for row in ROWS)}.")
+        return 2
+    # 500 clients and their proxy need more than the 1,024 files that a shell may allow.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        results = [run(row, progress) for row in ROWS if not names or row.name in names]
+    console.print(table_of(results))
+    return 1 if any(result.short for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
