@@ -201,7 +201,7 @@ class Pipeline:
         entry = await self._edges.store.get(key)
         if entry is None or entry.meta.key != key or entry.meta.epoch != self._edges.epoch.current:
             return None
-        return entry if entry.serves(stream=call.stream) else None
+        return entry if entry.serves(stream=call.stream, usage=call.wants_usage) else None
 
     def _freshness(self, entry: Entry) -> Freshness:
         meta, terms = entry.meta, self._terms

@@ -61,9 +61,9 @@ class Watchdog:
             self.expired = True
             self._task.cancel()
 
-    def allow(self, silence: float) -> None:
-        """From now on, so much silence."""
-        self.heard = self._loop.time()
+    def allow(self, silence: float, *, since: float) -> None:
+        """From `since` on, so much silence."""
+        self.heard = since
         self._silence = silence
         self._handle.cancel()
         self._handle = self._loop.call_at(self._due(), self._fire)
@@ -88,6 +88,7 @@ class Recorder:
         self.progress = ChatProgress(call.choices)
         self._now: Callable[[], float] = asyncio.get_running_loop().time
         self._began = self._now()
+        self._done_at = 0.0
         self._held: Event | None = None  # `[DONE]`, until HTTP has ended cleanly behind it
 
     async def record(self, reply: Reply) -> Ending:
@@ -133,21 +134,21 @@ class Recorder:
             now = self._now()
             if events and (error := self._take(head, events, now)) is not None:
                 return error
-            if begun:
+            if self._held is not None:
+                watchdog.allow(GRACE_AFTER_DONE, since=self._done_at)
+            elif begun:
                 watchdog.heard = now
             elif recording.length:
                 begun = True
-                watchdog.allow(self.provider.idle_timeout)
+                watchdog.allow(self.provider.idle_timeout, since=now)
             elif decoder.comments > comments:
                 comments = decoder.comments
                 watchdog.heard = now
-            if self._held is not None:
-                watchdog.allow(GRACE_AFTER_DONE)
             if recording.oversized:
                 # A slow reader holds an oversized answer back; that is no silence of the provider.
-                watchdog.allow(math.inf)
+                watchdog.allow(math.inf, since=now)
                 await self.flight.room()
-                watchdog.allow(self.provider.idle_timeout)
+                watchdog.allow(self.provider.idle_timeout, since=self._now())
         last = decoder.close()
         error = self._take(head, [last], self._now()) if last is not None else None
         return error or self._ended(head)
@@ -163,6 +164,7 @@ class Recorder:
                     return self._provider_error(event, at)
             elif event.data is not None:
                 self._held = event
+                self._done_at = now
                 progress.done = True
                 continue
             if self._held is not None:  # more came after `[DONE]`: it was not the last word

@@ -50,9 +50,14 @@ class Entry:
         """Bytes of memory that this entry is charged for."""
         return len(self.body) * (1 + _TEMPLATES) + len(self.times) * _PER_EVENT + _OVERHEAD
 
-    def serves(self, *, stream: bool) -> bool:
-        """Can this entry answer in that form? A stream that was recorded without usage is no JSON answer."""
-        return stream or self.meta.kind == "json" or self.meta.has_usage
+    def serves(self, *, stream: bool, usage: bool) -> bool:
+        """Can this entry answer in that form? A stream that was recorded without usage is no JSON answer.
+
+        Nor is it an answer to a stream that asks for `usage`, if that may have been cut off behind the last choice.
+        """
+        if self.meta.has_usage or self.meta.kind == "json":
+            return True
+        return stream and not (usage and self.meta.usage_asked and not self.body.rstrip().endswith(b"[DONE]"))
 
     def events(self) -> list[Event]:
         """The events with their recorded boundaries (the decoder finds the same ones in any split of the bytes)."""

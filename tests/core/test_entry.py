@@ -140,11 +140,19 @@ def test_of_a_body_in_pieces_the_time_of_the_last_one_is_kept() -> None:
 
 def test_a_stream_that_was_recorded_without_usage_is_no_json_answer() -> None:
     bare = Entry(meta(has_usage=False), b"", ())
-    assert (bare.serves(stream=True), bare.serves(stream=False)) == (True, False)
-    assert streamed("a").serves(stream=False)
+    assert bare.serves(stream=True, usage=False)
+    assert not bare.serves(stream=False, usage=False)
+    assert streamed("a").serves(stream=False, usage=False)
     json_without = Entry(meta("json", has_usage=False), b"", ())
-    assert json_without.serves(stream=False)
-    assert json_without.serves(stream=True)
+    assert json_without.serves(stream=False, usage=False)
+    assert json_without.serves(stream=True, usage=True)
+
+
+def test_a_stream_whose_usage_may_have_been_cut_off_is_no_answer_to_who_asks_for_it() -> None:
+    cut = Entry(meta(has_usage=False), b'data: {"choices":[]}\n\n', ())
+    assert cut.serves(stream=True, usage=False)
+    assert not cut.serves(stream=True, usage=True)
+    assert Entry(cut.meta, cut.body + DONE, ()).serves(stream=True, usage=True)
 
 
 WAYS = [(True, True), (True, False), (False, False)]
