@@ -15,6 +15,8 @@ from typing import Generic, TypeVar
 from proxy.store.disk import FAILURES, ByteTier, DiskStats
 from proxy.store.memory import Sized
 
+# What the disk, or packing an entry for it, may raise. TypeError: an entry that cannot be packed.
+UNWRITTEN = (*FAILURES, TypeError, LookupError, RuntimeError, MemoryError)
 OVERHEAD = 512  # bytes a queued write costs besides its entry
 _BATCH = 16  # writes for one trip to the thread: a busy loop has few turns to give
 
@@ -143,7 +145,7 @@ class WriteQueue(Generic[E]):
                 continue
             try:
                 self._write(key, write)
-            except Exception as error:  # noqa: BLE001  # whatever it is: it is told, and the next one has its turn
+            except UNWRITTEN as error:  # told to whoever counts, and the next one has its turn
                 write.failed = True
                 errors.append(error)
         self.disk_stats = stats_of(self._disk)
