@@ -18,6 +18,8 @@ Produce = Callable[["Flight"], Coroutine[None, None, None]]
 
 # How far the fastest reader of an oversized answer may be ahead of the slowest, in bytes.
 WINDOW = 256 * 1024
+# Events that a reader takes at a time.
+BATCH = 64
 
 logger = logging.getLogger("penstock.flights")
 
@@ -63,12 +65,17 @@ class Reader:
         return recording.end
 
     async def more(self) -> list[Event]:
-        """The events since the last call, as soon as there are any. Empty: it ended, or `nudge` was called."""
+        """The next events, as soon as there are any. Empty: it ended, or `nudge` was called.
+
+        A reader that came late gets the past in batches, with a turn for everybody else between them.
+        """
         recording = self.recording
+        if recording.length - self.position > BATCH:
+            await asyncio.sleep(0)
         while self.position == recording.length and recording.end is None and not self._nudged:
             await self._changed()
         self._nudged = False
-        events = recording.since(self.position)
+        events = recording.since(self.position, BATCH)
         self.position += len(events)
         if recording.oversized:
             self._flight.let_go()
@@ -100,16 +107,17 @@ class Flight:
     """A recording that is being made, and its readers.
 
     `ttl` in seconds: the shortest that any reader asked for; 0: not to be kept. `outrun`: a flight of the same key that
-    began later has been kept already, and this answer is the older one.
+    began later has been kept already, and this answer is the older one. `origin`: the body that it answers.
     """
 
-    __slots__ = ("_flights", "_room", "key", "outrun", "readers", "recording", "task", "ttl")
+    __slots__ = ("_flights", "_room", "key", "origin", "outrun", "readers", "recording", "task", "ttl")
 
-    def __init__(self, flights: "Flights", key: bytes | None, *, ttl: float, max_entry: int) -> None:
+    def __init__(self, flights: "Flights", key: bytes | None, *, ttl: float, origin: bytes, max_entry: int) -> None:
         self._flights = flights
         self._room: asyncio.Future[None] | None = None
         self.key = key
         self.ttl = ttl
+        self.origin = origin
         self.recording = Recording(max_entry)
         self.readers: set[Reader] = set()
         self.outrun = False
@@ -194,9 +202,9 @@ class Flights:
         flights = self._by_key.get(key)
         return flights[-1] if flights and flights[-1].joinable else None
 
-    def lead(self, key: bytes | None, produce: Produce, *, ttl: float) -> Reader:
+    def lead(self, key: bytes | None, produce: Produce, *, ttl: float, origin: bytes = b"") -> Reader:
         """Start a flight and read it first. With a key it becomes the newest of that key; without, nobody finds it."""
-        flight = Flight(self, key, ttl=ttl, max_entry=self._max_entry)
+        flight = Flight(self, key, ttl=ttl, origin=origin, max_entry=self._max_entry)
         reader = flight.reader()
         if key is not None:
             self._by_key.setdefault(key, []).append(flight)

@@ -48,6 +48,14 @@ class Listing(Protocol):
     def body(self) -> bytes: ...
 
     @property
+    def content_type(self) -> bytes: ...
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Those that clients see."""
+        ...
+
+    @property
     def models(self) -> list[dict[str, Any]] | None: ...
 
 
@@ -89,6 +97,10 @@ class Provider(Protocol):
     @property
     def reports_usage(self) -> bool:
         """Do this provider's streams say their usage when they are asked?"""
+        ...
+
+    def scrub(self, said: bytes) -> bytes:
+        """What the provider said, without the operator's key, which some quote in their errors."""
         ...
 
     async def open(self, call: Call, target: Target) -> Reply:

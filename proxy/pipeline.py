@@ -1,5 +1,7 @@
 """The way of a request, top to bottom: rights and targets, key, look up, join or lead, provider, recording, keep."""
 
+import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self, assert_never
@@ -18,6 +20,9 @@ from proxy.interfaces import Clock, Epoch, Meter, Provider, Store
 from proxy.recorder import Recorder
 
 KEY_VERSION = b"1"
+QUIET = 10.0  # seconds between two warnings of one kind
+
+logger = logging.getLogger("penstock")
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -90,6 +95,7 @@ class Pipeline:
         self._rules = rules
         self._routes = routes
         self._edges = edges
+        self._warned: dict[tuple[str, str | None], float] = {}
 
     def plan(self, call: Call) -> Plan:
         """Judge a call and make its key."""
@@ -120,8 +126,7 @@ class Pipeline:
             raise
         if (head.status == 429 or head.status >= 500) and (stale := self._stale(live)) is not None:
             return stale
-        as_json = live.collapsed and not live.plan.call.stream and head.kind == "stream"
-        if as_json and not await self._fit_for_json(live):
+        if live.collapsed and not await self._fits(live, head):
             left = live.reader.flight
             live.reader.leave()
             again = self._fly(live.plan, live.found, unless=left)
@@ -136,7 +141,9 @@ class Pipeline:
             flight = self._edges.flights.find(plan.key)
             if flight is not None and flight is not unless:
                 return Live(plan, found, flight.reader(ttl), collapsed=True)
-        reader = self._edges.flights.lead(plan.key, lambda flight: self._produce(flight, plan), ttl=ttl)
+        reader = self._edges.flights.lead(
+            plan.key, lambda flight: self._produce(flight, plan), ttl=ttl, origin=plan.call.raw
+        )
         return Live(plan, found, reader, collapsed=False)
 
     async def _produce(self, flight: Flight, plan: Plan) -> None:
@@ -156,6 +163,7 @@ class Pipeline:
         finally:
             self._edges.meter.upstream(provider.name, _result(end, flight))
         flight.finish(end)
+        self._warn(provider.name, end)
         # From here to the end nothing is awaited: whoever comes finds the flight, or the entry.
         self._keep(flight, plan, recorder, epoch)
 
@@ -186,12 +194,22 @@ class Pipeline:
         self._edges.store.put(key, entry, expire=flight.ttl + self._terms.stale_if_error)
         flight.land()
 
+    def _warn(self, provider: str, end: Ending) -> None:
+        """Tell the log that a provider fails, but of each kind of failure not every time."""
+        if not isinstance(end, Broken):
+            return
+        now = self._edges.clock.monotonic()
+        kind = provider, end.error.code
+        if now - self._warned.get(kind, -math.inf) >= QUIET:
+            self._warned[kind] = now
+            logger.warning("provider %s: %s: %s", provider, end.error.code, end.error.message)
+
     def _key(self, call: Call, target: Target) -> bytes:
         """What makes two requests the same; see canonical.py for the body's part."""
         terms, provider = self._terms, self._edges.providers[target.provider]
         namespace = call.credentials if provider.client_pays else ()
-        # A provider whose streams say no usage has two answers to one request: as a stream, and as JSON.
-        form = b"" if provider.reports_usage else b"stream" if call.stream else b"json"
+        # A provider that is not asked for the usage of streams has another answer for each form of a request.
+        form = b"" if provider.reports_usage else b"%d%d" % (call.stream, call.wants_usage)
         said = msgspec.json.encode((namespace, call.account, call.forwarded, terms.ignore))
         body = canonical.canonical(call.body, terms.ignore)
         parts = (KEY_VERSION, said, call.path.encode(), call.query, target.identity, form, call.directives.sample, body)
@@ -215,8 +233,17 @@ class Pipeline:
         return Hit(live.found, freshness, stale=True) if allowed else None
 
     @staticmethod
-    async def _fit_for_json(live: Live) -> bool:
-        """Can a stream that others lead answer this JSON request? Only whole, with usage, and within `max_entry`."""
+    async def _fits(live: Live, head: Head) -> bool:
+        """Can the answer that another request leads be this one's?
+
+        A refusal may be about what does not enter the key (`user`, `stream_options`): it answers the same bytes only. A
+        stream answers a JSON request if it is whole, with usage, and within `max_entry`.
+        """
+        call = live.plan.call
+        if 400 <= head.status < 429 and live.reader.flight.origin != call.raw:
+            return False
+        if call.stream or head.kind != "stream":
+            return True
         end = await live.reader.ended()
         recording = live.reader.recording
         return isinstance(end, Broken) or (end is not None and recording.convertible and recording.has_usage)

@@ -4,14 +4,17 @@ The timers are our own, since a read timeout never fires while single bytes drib
 """
 
 import asyncio
+import json
 import math
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from proxy.core.call import Call
 from proxy.core.progress import ChatProgress
-from proxy.core.recording import Broken, Clean, Ending, Head
+from proxy.core.recording import Broken, Clean, Ending, Head, Recording, passed_headers
 from proxy.core.sse import Decoder, Event
 from proxy.errors import (
     PenstockError,
@@ -28,9 +31,6 @@ from proxy.interfaces import Provider, Reply
 
 # A provider may hold the connection open after `[DONE]`; an answer that said so is not kept waiting for longer.
 GRACE_AFTER_DONE = 5.0
-
-PASSED_HEADERS = ("x-request-id", "x-should-retry", "retry-after", "retry-after-ms")
-PASSED_PREFIXES = ("openai-", "x-ratelimit-")
 
 
 class Watchdog:
@@ -115,12 +115,14 @@ class Recorder:
         """A JSON answer, or an error's body, piece by piece."""
         self.flight.begin(head)
         while piece := await reply.read():
+            if head.status >= 400:
+                piece = self.provider.scrub(piece)
             self.flight.append(Event(piece, None, None), self._now() - self._began)
             self.flight.wake()
             await self.flight.room()
         if head.status == 200 and not self.flight.recording.oversized:
             self.progress.take(b"".join(event.raw for event in self.flight.recording.events))
-            if self.progress.malformed and not self.progress.begun:
+            if self.progress.malformed and not self.progress.begun and is_cut(self.flight.recording):
                 return Broken(UpstreamTruncated("The provider's answer is not whole: its JSON cannot be read."))
         return Clean()
 
@@ -179,7 +181,12 @@ class Recorder:
 
     def _provider_error(self, event: Event, at: float) -> Broken:
         """The provider's own error event: before anything else it is an answer with a status, later the last event."""
-        error = UpstreamFailed(self.progress.error)
+        said = self.progress.error
+        code = said.get("code") if isinstance(said, dict) else None
+        if self.provider.owns_key and code in (401, 403, "401", "403", "invalid_api_key"):
+            return Broken(_key_refused(self.provider))
+        event = event._replace(raw=self.provider.scrub(event.raw))
+        error = UpstreamFailed(msgspec.json.decode(self.provider.scrub(msgspec.json.encode(said))))
         if self.flight.recording.length == 0:
             return Broken(error)
         self.flight.append(event, at)
@@ -212,13 +219,26 @@ class Recorder:
         return Broken(UpstreamTimeout("The provider did not answer in time. The request may have been paid for."))
 
 
+def is_cut(recording: Recording) -> bool:
+    """Is this body no JSON in anybody's eyes? What only we refuse (NaN, lone surrogates, a BOM) is passed on."""
+    try:
+        json.loads(b"".join(event.raw for event in recording.events))
+    except (ValueError, RecursionError) as error:
+        return not isinstance(error, RecursionError)
+    return False
+
+
+def _key_refused(provider: Provider) -> UpstreamAuthError:
+    return UpstreamAuthError(f"The provider {provider.name!r} refused the key that this proxy is configured with.")
+
+
 def head_of(reply: Reply, provider: Provider) -> Head:
     """The head that readers see. Raises UpstreamError where this is no answer."""
     status, headers = reply.status, reply.headers
     if status in (401, 403) and provider.owns_key:
-        raise UpstreamAuthError(
-            f"The provider {provider.name!r} refused the key that this proxy is configured with (status {status})."
-        )
+        raise _key_refused(provider)
+    if not 200 <= status < 600:
+        raise UpstreamBadContentType(f"The provider answered with status {status}, which is none.")
     if 300 <= status < 400:
         raise UpstreamBadContentType(f"The provider answered with a redirect (status {status}), which is not followed.")
     if headers.get("content-encoding", "identity").lower() != "identity":
@@ -233,9 +253,5 @@ def head_of(reply: Reply, provider: Provider) -> Head:
         kind="stream" if streamed else "json",
         content_type=content_type.encode("latin-1"),
         usage_asked=reply.usage_asked,
-        headers=tuple(
-            (name.encode("latin-1"), value.encode("latin-1"))
-            for name, value in headers.items()
-            if name in PASSED_HEADERS or name.startswith(PASSED_PREFIXES)
-        ),
+        headers=passed_headers(headers),
     )

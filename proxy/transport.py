@@ -16,7 +16,7 @@ from yarl import URL
 
 from proxy.errors import UpstreamConnectError, UpstreamReset, UpstreamTLSError
 
-KEEP_ALIVE = 15.0  # seconds; shorter than servers' own, so that a kept connection is rarely one they just closed
+KEEP_ALIVE = 4.0  # seconds; shorter than servers' own (5 is common): a kept connection is rarely one they just closed
 
 LARGE = 256 * 1024  # bytes
 

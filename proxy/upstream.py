@@ -10,6 +10,7 @@ import httpx
 import msgspec
 
 from proxy.core.call import Call
+from proxy.core.recording import passed_headers
 from proxy.core.retry import pause_before_retry
 from proxy.core.routing import Target
 from proxy.errors import (
@@ -81,6 +82,8 @@ class HttpListing:
     status: int
     body: bytes
     models: list[dict[str, Any]] | None
+    content_type: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Upstream:
@@ -110,6 +113,9 @@ class Upstream:
         self._api_key = api_key
         self._clock = clock
 
+    def scrub(self, said: bytes) -> bytes:
+        return said.replace(self._api_key.encode(), b"[key]") if self._api_key else said
+
     async def open(self, call: Call, target: Target) -> HttpReply:
         """Send the call, again where that is safe. Raises UpstreamError; closes what it does not return."""
         attempt = 0
@@ -137,14 +143,14 @@ class Upstream:
             refusal = await _within(self.first_event_timeout, reply.peek(MAX_REFUSAL))
             if b"stream_options" in refusal or b"include_usage" in refusal:
                 reply.close()
-                self.reports_usage = False
-                reply = await self._send(call, target)
-                # The same refusal again was about something else, which only quotes what was sent.
-                self.reports_usage = reply.status == 400
+                reply = await self._send(call, target, ask_usage=False)
+                # Any other status says nothing: the refusal may have been about something else, quoting this.
+                if reply.status == 200:
+                    self.reports_usage = False
         return reply
 
-    async def _send(self, call: Call, target: Target) -> HttpReply:
-        asks = call.stream and (self.reports_usage or call.wants_usage)
+    async def _send(self, call: Call, target: Target, *, ask_usage: bool = True) -> HttpReply:
+        asks = call.stream and (call.wants_usage or (ask_usage and self.reports_usage))
         url = f"{self._base_url}/{call.path}"
         if call.query:
             url += "?" + call.query.decode("latin-1")
@@ -187,7 +193,8 @@ class Upstream:
         if reply.status in (401, 403) and self.owns_key:
             raise UpstreamAuthError(f"The provider {self.name!r} refused the key that this proxy is configured with.")
         if reply.status >= 400:
-            return HttpListing(reply.status, body, None)
+            content_type = reply.headers.get("content-type", "application/json").encode("latin-1")
+            return HttpListing(reply.status, body, None, content_type, passed_headers(reply.headers))
         return HttpListing(reply.status, body, _listed(body))
 
 

@@ -146,6 +146,9 @@ class Provider:
         self.cancelled = 0
         self._replies: Sequence[Reply | Exception] = replies
 
+    def scrub(self, said: bytes) -> bytes:
+        return said
+
     async def open(self, call: Call, _target: Target) -> Reply:
         self.calls.append(call)
         if len(self.calls) > len(self._replies):

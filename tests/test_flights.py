@@ -301,7 +301,7 @@ async def test_below_its_bound_nobody_waits_for_anybody() -> None:
     sky = flights(max_entry=BIG * 200)
     slow = sky.lead(KEY, makes(then=much), ttl=60)
     assert isinstance(await slow.ended(), Clean)
-    assert len(await slow.more()) == 100
+    assert sum([len(await slow.more()) for _ in range(4)]) == 100
 
 
 async def test_a_flight_that_is_over_is_no_garbage_that_waits_for_the_collector() -> None:

@@ -59,10 +59,14 @@ class Call(msgspec.Struct, frozen=True):
 
 def header_map(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Lower-case names to values; a header that came twice is joined by a comma (RFC 9110, 5.3)."""
-    found: dict[bytes, bytes] = {}
+    pairs = list(pairs)
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    all_of: dict[bytes, list[bytes]] = {}
     for name, value in pairs:
-        found[name] = found[name] + b", " + value if name in found else value
-    return found
+        all_of.setdefault(name, []).append(value)
+    return {name: b", ".join(values) for name, values in all_of.items()}
 
 
 def read_call(path: str, *, query: bytes, raw: bytes, headers: Headers, forward: Iterable[bytes]) -> Call:

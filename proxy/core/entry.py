@@ -53,11 +53,11 @@ class Entry:
     def serves(self, *, stream: bool, usage: bool) -> bool:
         """Can this entry answer in that form? A stream that was recorded without usage is no JSON answer.
 
-        Nor is it an answer to a stream that asks for `usage`, if that may have been cut off behind the last choice.
+        Nor is it an answer to a stream that asks for `usage`, where nobody asked, or it may have been cut off.
         """
         if self.meta.has_usage or self.meta.kind == "json":
             return True
-        return stream and not (usage and self.meta.usage_asked and not self.body.rstrip().endswith(b"[DONE]"))
+        return stream and (not usage or (self.meta.usage_asked and self.body.rstrip().endswith(b"[DONE]")))
 
     def events(self) -> list[Event]:
         """The events with their recorded boundaries (the decoder finds the same ones in any split of the bytes)."""

@@ -13,7 +13,7 @@ from proxy.core.assemble import assemble
 from proxy.core.call import Call
 from proxy.core.progress import ChatProgress
 from proxy.core.recording import Clean, Recording
-from proxy.core.view import chunks_of
+from proxy.core.view import ID_MARK, chunks_of
 
 
 def flaw(recording: Recording, progress: ChatProgress, call: Call) -> str | None:
@@ -22,6 +22,8 @@ def flaw(recording: Recording, progress: ChatProgress, call: Call) -> str | None
         return "failed"
     if recording.oversized:
         return "too-large"
+    if any(ID_MARK in event.raw for event in recording.events):
+        return "malformed"  # no JSON holds it: it stands where templates take an id
     found = progress.flaw()
     if found is None and _asks_for_json(call) and not _holds_json(completion_of(recording)):
         return "invalid-json"

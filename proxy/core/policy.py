@@ -16,7 +16,7 @@ Sampled = Literal["cache", "collapse", "bypass"]
 
 # Members of a body by which providers let a model act on, or look at, what the request does not hold.
 STATE = ("previous_response_id", "conversation", "background")
-PRESENT = ("web_search_options", "plugins", "search_parameters", "enable_search", "web_search")
+PRESENT = ("web_search_options", "plugins", "search_parameters", "enable_search", "web_search", "data_sources")
 PURE_TOOLS = ("function", "custom")
 SEARCH_MODELS = re.compile(r"search-preview|search-api|deep-research|sonar|compound|:online$", re.IGNORECASE)
 _SUSPECTS = frozenset({*STATE, *PRESENT, "store", "prompt"})

@@ -57,6 +57,8 @@ class ChatProgress:
             return
         self._open.add(index)
         said = choice.get("delta", choice.get("message"))
+        if said is not None and not isinstance(said, dict):
+            self.malformed = True
         if index not in self.substance and isinstance(said, Mapping) and has_substance(said):
             self.substance.add(index)
         finish = choice.get("finish_reason")

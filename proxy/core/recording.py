@@ -4,6 +4,7 @@ Rule: append-only. A reader that came late sees what the first one saw, in the s
 the answer can no longer be kept, is what every reader has passed let go; from then on nobody new can be served.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -27,6 +28,19 @@ class Head(msgspec.Struct, frozen=True):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+_PASSED = frozenset({"x-request-id", "x-should-retry", "retry-after", "retry-after-ms"})
+_PASSED_PREFIXES = ("openai-", "x-ratelimit-")
+
+
+def passed_headers(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    """Of a provider's headers (lower-case) those that clients see: SDKs obey them."""
+    return tuple(
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in headers.items()
+        if (name in _PASSED or name.startswith(_PASSED_PREFIXES)) and value.isprintable()
+    )
+
+
 class Clean(msgspec.Struct, frozen=True):
     """HTTP ended cleanly, and nothing says that the answer was cut."""
 
@@ -47,7 +61,18 @@ class Recording:
     A JSON answer's pieces are events too: their `raw` is the piece as it came, joined they are the body.
     """
 
-    __slots__ = ("convertible", "dropped", "end", "events", "has_usage", "head", "max_entry", "size", "times")
+    __slots__ = (
+        "convertible",
+        "dropped",
+        "end",
+        "events",
+        "has_usage",
+        "head",
+        "max_entry",
+        "size",
+        "templates",
+        "times",
+    )
 
     def __init__(self, max_entry: int) -> None:
         self.max_entry = max_entry
@@ -56,6 +81,7 @@ class Recording:
         self.times: list[float] = []
         self.end: Ending | None = None
         self.has_usage = False
+        self.templates: dict[tuple[bool, bool], list[bytes]] = {}  # by form, once it is finished
         self.convertible = False  # readable and complete: can be given in the other form
         self.size = 0  # bytes ever logged
         self.dropped = 0  # events let go, all of them from the front
@@ -80,9 +106,10 @@ class Recording:
         self.times.append(at)
         self.size += len(event.raw)
 
-    def since(self, position: int) -> list[Event]:
-        """The events from `position` on; it must not lie before what was let go."""
-        return self.events[position - self.dropped :]
+    def since(self, position: int, count: int) -> list[Event]:
+        """At most `count` events from `position` on; it must not lie before what was let go."""
+        start = position - self.dropped
+        return self.events[start : start + count]
 
     def let_go(self, position: int) -> None:
         """Forget the events before `position`."""

@@ -1,15 +1,15 @@
 """One answer on its way out: a hit, a live recording, an error; and what the metrics will say of it."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from starlette.types import Send
 
 from proxy.core.call import Call
 from proxy.core.recording import Broken, Clean, Head, Recording
 from proxy.core.status import forward_status, hit_status, unanswered_status
-from proxy.core.view import as_json, as_stream, shown
-from proxy.endpoints.client import Header, send_error, send_whole
+from proxy.core.view import ID_MARK, MARKED_ID, as_json, as_stream, shown
+from proxy.endpoints.client import PIECE, Header, send_error, send_whole
 from proxy.errors import PenstockError
 from proxy.ids import Ids
 from proxy.interfaces import Clock, Meter
@@ -20,6 +20,7 @@ PING_AFTER = 7.5
 PING = b": ping\n\n"
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 JSON = (b"content-type", b"application/json")
+LONGEST_NAME = 256  # characters of a model's name in a header; clients refuse headers without end
 UNBUFFERED = (b"x-accel-buffering", b"no")
 
 
@@ -65,6 +66,11 @@ class Answer:
             *_target(plan.target.provider, plan.target.upstream),
         )
 
+    def left(self) -> None:
+        """Nobody waits for it any more."""
+        self.outcome = "left"
+        self._status = self._status or 499  # as nginx has it
+
     async def crash(self) -> None:
         """Penstock's own fault, which the server will log: an error as long as nothing was sent."""
         if self._status == 0:
@@ -75,7 +81,19 @@ class Answer:
         template = hit.entry.template(stream=call.stream, usage=call.wants_usage)
         headers = self._hit_headers(call, hit)
         self._first_byte()
-        await send_whole(self._send, 200, headers, self._ids.completion().join(template))
+        new_id = self._ids.completion()
+        size = sum(map(len, template)) + len(new_id) * (len(template) - 1)
+        if size <= PIECE:
+            await send_whole(self._send, 200, headers, new_id.join(template))
+        else:
+            await self._send_pieces(headers, size, pieces_of(template, new_id))
+
+    async def _send_pieces(self, headers: list[Header], size: int, pieces: Iterable[bytes]) -> None:
+        """A large body, of which no more is copied than this client takes."""
+        await self._start(200, [*headers, (b"content-length", b"%d" % size)])
+        for piece in pieces:
+            await self._body(piece)
+        await self._body(b"", more=False)
 
     async def replay(self, call: Call, hit: Hit) -> None:
         """At the pace at which it first came."""
@@ -123,13 +141,10 @@ class Answer:
         media = (b"content-type", head.content_type)
         if not live.collapsed or head.status != 200 or not recording.convertible:
             body = b"".join(event.raw for event in recording.events)
-        elif wants_stream:
-            usage, new_id = call.wants_usage, self._new_id()
-            body = b"".join(as_stream("json", recording.events, usage=usage, strip_usage=False, new_id=new_id))
-            media = EVENT_STREAM
         else:
-            body = as_json(head.kind, recording.events, new_id=self._new_id())
-            media = JSON
+            template = recording_template(recording, head, stream=wants_stream, usage=call.wants_usage)
+            body = self._ids.completion().join(template)
+            media = EVENT_STREAM if wants_stream else JSON
         self._first_byte()
         await send_whole(self._send, head.status, [media, *self._live_headers(live, head)], body)
 
@@ -212,10 +227,39 @@ class _Heartbeat:
         self._handle.cancel()
 
 
+def recording_template(recording: Recording, head: Head, *, stream: bool, usage: bool) -> list[bytes]:
+    """A finished recording in the form that a joiner asked for, cut where the id goes; made once for all joiners."""
+    wanted = (stream, stream and usage)
+    template = recording.templates.get(wanted)
+    if template is None:
+        if stream:
+            frames = as_stream("json", recording.events, usage=usage, strip_usage=False, new_id=MARKED_ID)
+            template = b"".join(frames).split(ID_MARK)
+        else:
+            template = as_json(head.kind, recording.events, new_id=MARKED_ID).split(ID_MARK)
+        recording.templates[wanted] = template
+    return template
+
+
+def pieces_of(template: list[bytes], new_id: bytes) -> Iterator[bytes]:
+    """`new_id.join(template)` in pieces of PIECE bytes or a little more."""
+    held = bytearray()
+    for number, part in enumerate(template):
+        held += new_id if number else b""
+        for start in range(0, len(part), PIECE):
+            held += part[start : start + PIECE]
+            if len(held) >= PIECE:
+                yield bytes(held)
+                held.clear()
+    if held:
+        yield bytes(held)
+
+
 def _target(provider: str, model: str) -> tuple[Header, Header]:
     """Names from a request may hold what a header may not; those are escaped."""
     return (b"x-penstock-provider", _token(provider)), (b"x-penstock-model", _token(model))
 
 
 def _token(name: str) -> bytes:
-    return name.encode() if name.isascii() and name.isprintable() else name.encode("unicode_escape")
+    short = name[:LONGEST_NAME]
+    return short.encode() if short.isascii() and short.isprintable() else short.encode("unicode_escape")

@@ -53,7 +53,7 @@ class ChatCompletions:
         except PenstockError as error:
             await answer.refuse(error)
         except ClientLeftError:
-            answer.outcome = "left"
+            answer.left()
         except Exception:
             await answer.crash()
             raise
@@ -67,7 +67,8 @@ class ChatCompletions:
         if plan is None:
             forward = self._options.forward
             plan = self._pipeline.plan(read_call(self.path, query=query, raw=raw, headers=headers, forward=forward))
-            self._plans.put(request, plan, _PLAN_WEIGHT * len(raw) + _PLAN_OVERHEAD)
+            values = raw.count(b",") + raw.count(b"[") + raw.count(b"{")
+            self._plans.put(request, plan, _PLAN_WEIGHT * len(raw) + _PLAN_OVERHEAD * (1 + values // 16))
         return plan
 
     async def _answer(self, plan: Plan, receive: Receive, answer: Answer) -> None:
@@ -89,7 +90,7 @@ class ChatCompletions:
                 else:
                     await answer.live(call, live, settled)
         if client.left:
-            answer.outcome = "left"
+            answer.left()
 
     async def _hit(self, call: Call, hit: Hit, receive: Receive, answer: Answer) -> None:
         recorded = call.directives.replay == "recorded" if call.directives.replay else self._options.recorded_pace

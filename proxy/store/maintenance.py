@@ -1,7 +1,6 @@
 """What commands do to the cache of a data directory, while a proxy runs on it or not."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 from proxy.errors import StartupError
@@ -9,31 +8,37 @@ from proxy.store.disk import FAILURES, DiskStats, DiskTier, describe
 from proxy.store.epoch import Epoch
 
 _ANY_SIZE = 1 << 62  # a command never evicts
-
-
-@contextmanager
-def _opened(directory: Path) -> Iterator[DiskTier]:
-    """The disk of a cache that is there. Raises StartupError, also for what fails within."""
-    if not (directory / "cache").is_dir():
-        raise StartupError(f"{directory}: there is no cache here; name the proxy's data directory with --data-dir.")
-    try:
-        with closing(DiskTier(directory / "cache", _ANY_SIZE)) as disk:
-            yield disk
-    except FAILURES as error:
-        raise StartupError(f"{directory}: the cache cannot be used: {describe(error)}") from None
+_ABSENT = "{}: there is no cache here; name the proxy's data directory with --data-dir."
 
 
 def cache_stats(directory: Path) -> DiskStats:
     """Raises StartupError where there is no cache, or it cannot be read."""
-    with _opened(directory) as disk:
-        return disk.stats()
+    if not (directory / "cache").is_dir():
+        raise StartupError(_ABSENT.format(directory))
+    try:
+        with closing(DiskTier(directory / "cache", _ANY_SIZE)) as disk:
+            return disk.stats()
+    except FAILURES as error:
+        raise StartupError(f"{directory}: the cache cannot be used: {describe(error)}") from None
 
 
 def purge_cache(directory: Path) -> int:
-    """Forget every answer; how many there were. The epoch first: a running proxy must not store what it had begun.
+    """Forget every answer; how many were on the disk. The epoch first: what a running proxy had begun is forgotten too.
 
-    Raises StartupError as `cache_stats` does; a part may be forgotten then.
+    A proxy whose disk failed has answers in memory, so the epoch is raised without a cache here, too.
+    Raises StartupError: nothing was purged; or all is forgotten, and still takes its space.
     """
-    with _opened(directory) as disk:
+    if not directory.is_dir():
+        raise StartupError(_ABSENT.format(directory))
+    try:
         Epoch(directory / "purges").bump()
-        return disk.clear()
+    except OSError as error:
+        raise StartupError(f"{directory}: nothing was purged: {describe(error)}") from None
+    if not (directory / "cache").is_dir():
+        return 0
+    try:
+        with closing(DiskTier(directory / "cache", _ANY_SIZE)) as disk:
+            return disk.clear()
+    except FAILURES as error:
+        said = f"the answers are forgotten, but their space could not be freed: {describe(error)}"
+        raise StartupError(f"{directory}: {said}") from None

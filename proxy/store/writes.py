@@ -16,7 +16,7 @@ from proxy.store.disk import FAILURES, ByteTier, DiskStats
 from proxy.store.memory import Sized
 
 # What the disk, or packing an entry for it, may raise. TypeError: an entry that cannot be packed.
-UNWRITTEN = (*FAILURES, TypeError, LookupError, RuntimeError, MemoryError)
+UNWRITTEN: tuple[type[Exception], ...] = (*FAILURES, TypeError, LookupError, RuntimeError, MemoryError)
 OVERHEAD = 512  # bytes a queued write costs besides its entry
 _BATCH = 16  # writes for one trip to the thread: a busy loop has few turns to give
 

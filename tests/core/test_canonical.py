@@ -197,6 +197,21 @@ def test_answers_that_are_exchanged_between_tool_calls_differ() -> None:
     assert asked(("a", "1"), ("", "2")) != asked(("a", "1"), ("a", "2"))
 
 
+@pytest.mark.parametrize("where", ["text", "part", "top"])
+def test_ids_that_are_named_elsewhere_are_not_renamed(where: str) -> None:
+    def asked(first: str, second: str) -> bytes:
+        called = {"role": "assistant", "content": None, "tool_calls": [{"id": first}, {"id": second}]}
+        naming = {
+            "text": {"role": "user", "content": "what did call_one say?"},
+            "part": {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "call_one"}]},
+            "top": {"role": "user", "content": "hi"},
+        }[where]
+        return canonical({"messages": [called, naming], "seen": "call_one" if where == "top" else ""}, IGNORE)
+
+    assert asked("call_one", "call_two") != asked("call_two", "call_one")
+    assert asked("call_six", "call_two") == asked("call_two", "call_six")
+
+
 @settings(deadline=None, max_examples=250)
 @given(body=bodies, data=st.data())
 def test_any_other_change_matters(body: Json, data: st.DataObject) -> None:

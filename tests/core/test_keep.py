@@ -91,7 +91,7 @@ def test_what_is_over_max_entry_is_not_kept() -> None:
         (completion(None, reasoning_content="hm"), "empty"),
         (completion(finish="content_filter"), "filtered"),
         ({"choices": [None]}, "malformed"),
-        ({"choices": [{"index": 0, "message": "hi", "finish_reason": "stop"}]}, "empty"),
+        ({"choices": [{"index": 0, "message": "hi", "finish_reason": "stop"}]}, "malformed"),
     ],
 )
 def test_what_the_progress_says_against_it_stands(value: dict[str, Any], reason: str) -> None:

@@ -29,15 +29,15 @@ def test_a_new_recording_is_empty_and_nothing_is_known_of_it() -> None:
 
 def test_a_late_reader_gets_all_and_one_at_the_end_gets_nothing() -> None:
     made = recording("a", "b", "c")
-    assert made.since(0) == [event("a"), event("b"), event("c")]
-    assert made.since(2) == [event("c")]
-    assert made.since(3) == []
+    assert made.since(0, 99) == [event("a"), event("b"), event("c")]
+    assert made.since(2, 99) == [event("c")]
+    assert made.since(3, 99) == []
     assert made.times == [0.0, 1.0, 2.0]
 
 
 def test_what_a_reader_was_given_does_not_change_under_it() -> None:
     made = recording("a")
-    given_out = made.since(0)
+    given_out = made.since(0, 99)
     made.append(event("b"), 1.0)
     made.let_go(2)
     assert given_out == [event("a")]
@@ -47,14 +47,14 @@ def test_what_was_let_go_is_gone_and_the_rest_keeps_its_position() -> None:
     made = recording("aa", "bb", "cc")
     made.let_go(2)
     assert (made.length, made.dropped, made.size) == (3, 2, 6)
-    assert made.since(2) == made.events == [event("cc")]
+    assert made.since(2, 99) == made.events == [event("cc")]
     assert made.times == [2.0]
     made.let_go(1)  # a slower reader has nothing more to say
     assert made.dropped == 2
     made.let_go(3)
     assert (made.length, made.events, made.times) == (3, [], [])
     made.append(event("dd"), 3.0)
-    assert made.since(3) == [event("dd")]
+    assert made.since(3, 99) == [event("dd")]
 
 
 @pytest.mark.parametrize(("sizes", "oversized"), [((), False), ((4, 6), False), ((4, 6, 1), True), ((11,), True)])
@@ -92,10 +92,10 @@ def test_every_reader_sees_each_event_once_and_in_order(taken: list[str | int]) 
             told.append(event(step))
             made.append(told[-1], 0.0)
         else:
-            fresh = made.since(position)[: max(0, step - position)]
+            fresh = made.since(position, 99)[: max(0, step - position)]
             seen += fresh
             position += len(fresh)
             made.let_go(position)
         assert made.length == len(told) == made.dropped + len(made.times)
         assert made.events == told[made.dropped :]
-    assert seen + made.since(position) == told
+    assert seen + made.since(position, 99) == told
