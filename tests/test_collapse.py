@@ -480,3 +480,35 @@ def test_past_max_entry_nothing_is_kept_and_nobody_joins_and_the_slowest_reader_
 async def _both(one: Wire, other: Wire) -> tuple[list[bytes], list[bytes]]:
     first, second = await asyncio.gather(asyncio.to_thread(one.read_events), asyncio.to_thread(other.read_events))
     return first, second
+
+
+def test_a_refusal_of_what_only_the_leader_said_is_not_given_to_others(
+    played: Proxy, scripted: Scripted, prompt: str
+) -> None:
+    """`user` does not enter the key; a provider may refuse it all the same."""
+    with Wire(played.url, ask(prompt, user=5, stream=True)) as leader:
+        refused = scripted.turn()
+        with joined(played, ask(prompt, stream=True)) as innocent, joined(played, ask(prompt, stream=True), 3) as other:
+            refused.answer(b'{"error": {}}', status=400, content_type="application/json")
+            assert leader.read_head().status == 400
+            scripted.turn().answer(*whole_stream("fine"))
+            assert [wire.read_head().status for wire in (innocent, other)] == [200, 200]
+            assert all(b"fine" in wire.read_body() for wire in (innocent, other))
+
+
+def test_a_late_joiner_of_a_long_stream_gets_all_of_it(played: Proxy, scripted: Scripted, prompt: str) -> None:
+    words = [f" {number}" for number in range(1000)]
+    stream = whole_stream(*words)
+    with led(played, scripted, ask(prompt, **USAGE)) as (leader, turn):
+        turn.head()
+        turn.send(*stream[:-1])
+        leader.read_head()
+        assert [leader.read_event() for _ in stream[:-1]] == stream[:-1]
+        with joined(played, ask(prompt, **USAGE)) as late:
+            late.read_head()
+            for one in stream[:-1]:
+                assert late.read_event().partition(b",")[2] == one.partition(b",")[2]
+            turn.send(DONE)
+            turn.end()
+            assert late.read_events() == [DONE]
+            assert late.clean

@@ -343,3 +343,23 @@ def test_an_encoding_that_was_not_asked_for_is_refused(make_proxy: MakeProxy, sc
         turn.answer(b"\x1f\x8b", content_type="application/json", content_encoding="gzip")
         assert wire.read_head().status == 502
         assert json.loads(wire.read_body())["error"]["code"] == "upstream_bad_content_type"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'{"choices": [{"logprob": NaN}]}',
+        b'{"text": "\\ud83d"}',
+        b"\xef\xbb\xbf{}",
+        b'{"a": ' + b"[" * 200 + b"]" * 200 + b"}",
+    ],
+)
+def test_json_that_only_we_refuse_is_passed_on_and_not_kept(
+    odd: bytes, make_proxy: MakeProxy, scripted: Scripted, prompt: str
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    for _ in range(2):
+        with Wire(proxy.url, ask(prompt)) as wire:
+            scripted.turn().answer(odd, content_type="application/json")
+            assert wire.read_head().status == 200
+            assert wire.read_body() == odd

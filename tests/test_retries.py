@@ -263,3 +263,20 @@ def failing(proxy: Proxy, scripted: Scripted, failure: int | str, body: Json, **
         turn.head(200, "application/json" if not body.get("stream") else "text/event-stream")
         turn.abort()
     return wire
+
+
+def test_a_refusal_that_ends_otherwise_turns_usage_off_for_nobody(
+    make_proxy: MakeProxy, scripted: Scripted, prompt: str
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    with Wire(proxy.url, ask(prompt, stream=True, stream_options_bogus=1), {"x-stainless-retry-count": "0"}) as wire:
+        for status in (400, 429):
+            scripted.turn().answer(
+                b'{"error": {"message": "stream_options_bogus"}}', status=status, content_type="application/json"
+            )
+        assert wire.read_head().status == 429
+    with Wire(proxy.url, ask(prompt, stream=True)) as wire:
+        turn = scripted.turn()
+        assert turn.body["stream_options"] == {"include_usage": True}
+        turn.answer(*whole_stream("a"))
+        wire.read_head().read_events()

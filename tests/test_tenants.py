@@ -323,3 +323,28 @@ def test_nothing_that_was_asked_can_be_read_from_the_keys(make_proxy: MakeProxy,
     )
     assert one != other
     assert list(itertools.chain(one, other))
+
+
+@pytest.mark.parametrize("code", [401, "invalid_api_key"])
+def test_an_error_event_that_quotes_the_operators_key_is_told_in_our_words(
+    code: Any, make_proxy: MakeProxy, scripted: Scripted, prompt: str
+) -> None:
+    proxy = make_proxy(scripted.base_url, key="sk-operator")
+    with Wire(proxy.url, ask(prompt, stream=True)) as wire:
+        said = {"error": {"message": "Incorrect API key: sk-operator", "code": code}}
+        scripted.turn().answer(b"data: " + json.dumps(said).encode() + b"\n\n")
+        assert wire.read_head().status == 502
+        body = wire.read_body()
+        assert b"upstream_auth_error" in body
+        assert b"sk-operator" not in body
+
+
+def test_no_error_of_the_provider_quotes_the_operators_key(
+    make_proxy: MakeProxy, scripted: Scripted, prompt: str
+) -> None:
+    proxy = make_proxy(scripted.base_url, key="sk-operator")
+    with Wire(proxy.url, ask(prompt)) as wire:
+        body = b'{"error": {"message": "the account of sk-operator is closed"}}'
+        scripted.turn().answer(body, status=400, content_type="application/json")
+        assert wire.read_head().status == 400
+        assert b"the account of [key] is closed" in wire.read_body()
