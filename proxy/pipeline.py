@@ -126,18 +126,23 @@ class Pipeline:
             raise
         if (head.status == 429 or head.status >= 500) and (stale := self._stale(live)) is not None:
             return stale
-        if live.collapsed and not await self._fits(live, head):
+        if not live.collapsed:
+            return head
+        # A refusal may be about what does not enter the key (`user`, `stream_options`): it answers the same bytes only.
+        # Others ask for themselves, each alone, lest they wait for one refusal after the other.
+        alone = 400 <= head.status < 429 and live.reader.flight.origin != live.plan.call.raw
+        if alone or not await self._fits(live, head):
             left = live.reader.flight
             live.reader.leave()
-            again = self._fly(live.plan, live.found, unless=left)
+            again = self._fly(live.plan, live.found, unless=left, alone=alone)
             live.reader, live.collapsed = again.reader, again.collapsed
             return await self.settle(live)
         return head
 
-    def _fly(self, plan: Plan, found: Entry | None, *, unless: Flight | None = None) -> Live:
+    def _fly(self, plan: Plan, found: Entry | None, *, unless: Flight | None = None, alone: bool = False) -> Live:
         """Join the newest flight of this key, or lead one. Synchronous: nobody else can act in between."""
         ttl = policy.lifetime(plan.call.directives, self._terms.ttl) if plan.verdict.keep else 0.0
-        if plan.verdict.join and plan.key is not None:
+        if plan.verdict.join and plan.key is not None and not alone:
             flight = self._edges.flights.find(plan.key)
             if flight is not None and flight is not unless:
                 return Live(plan, found, flight.reader(ttl), collapsed=True)
@@ -234,15 +239,8 @@ class Pipeline:
 
     @staticmethod
     async def _fits(live: Live, head: Head) -> bool:
-        """Can the answer that another request leads be this one's?
-
-        A refusal may be about what does not enter the key (`user`, `stream_options`): it answers the same bytes only. A
-        stream answers a JSON request if it is whole, with usage, and within `max_entry`.
-        """
-        call = live.plan.call
-        if 400 <= head.status < 429 and live.reader.flight.origin != call.raw:
-            return False
-        if call.stream or head.kind != "stream":
+        """Does the answer fit this request's form? A stream is JSON only whole, with usage, and within `max_entry`."""
+        if live.plan.call.stream or head.kind != "stream":
             return True
         end = await live.reader.ended()
         recording = live.reader.recording
