@@ -7,8 +7,9 @@
 #       penstock serve --host 0.0.0.0 --data-dir /data --config /etc/penstock.toml
 #
 # Inside a container Penstock must listen on a public host, and on one it refuses to start unless it is told who may
-# spend the operator's money: settings with [[keys]], or providers with auth = "client" (which --upstream means).
-# So `docker run penstock` alone prints that line and ends. Stop with a grace above [server] drain: docker stop -t 40.
+# spend the operator's money: providers with auth = "client", each client with its own key (which --upstream means).
+# `docker run penstock` alone names no provider: it prints "give either --upstream URL, or --config FILE" and ends.
+# Stop with a grace above [server] drain: docker stop -t 40.
 
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1

@@ -1,4 +1,4 @@
-"""Penstock: a caching and cost-optimizing proxy for OpenAI-compatible streaming APIs.
+"""Penstock: a caching proxy for OpenAI-compatible streaming APIs.
 
 The way of a request, and where to read it:
 
@@ -12,7 +12,7 @@ The way of a request, and where to read it:
     meter.py     every metric, in one place
     settings.py  what may be configured      errors.py  what may go wrong      interfaces.py  the edges' shapes
     app.py       puts it all together        server.py  listens                 cli.py         the commands
-    simulator/   a provider that needs no network                               demo.py        shows the main job
+    simulator/   a provider that needs no network                               demo/          shows the main job
 """
 
 __version__ = "0.1.0"

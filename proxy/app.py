@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -25,7 +22,7 @@ from proxy.endpoints.gate import Gate
 from proxy.endpoints.intake import Door
 from proxy.endpoints.models import Models
 from proxy.endpoints.operations import Operations
-from proxy.errors import MethodNotAllowed, NotFound, PenstockError
+from proxy.endpoints.refusals import Refusals
 from proxy.flights import Flights
 from proxy.ids import Ids
 from proxy.interfaces import Clock
@@ -42,6 +39,14 @@ from proxy.transport import AiohttpTransport
 from proxy.upstream import Upstream
 
 EPOCH_POLL = 0.5  # seconds: a purge by command is in force within a second
+
+# Headers that pages may read; a browser takes no prefix.
+EXPOSED = """
+cache-status age x-request-id x-penstock-request-id x-penstock-model x-penstock-provider
+retry-after retry-after-ms x-should-retry openai-processing-ms openai-version
+x-ratelimit-limit-requests x-ratelimit-remaining-requests x-ratelimit-reset-requests
+x-ratelimit-limit-tokens x-ratelimit-remaining-tokens x-ratelimit-reset-tokens
+"""
 
 logger = logging.getLogger("penstock")
 
@@ -107,7 +112,6 @@ async def build_app(
         learner = asyncio.create_task(store.learn())
         stack.callback(learner.cancel)
         flights = Flights(on_abandon=settings.cache.on_abandon, max_entry=settings.cache.max_entry)
-        stack.push_async_callback(flights.close)
         purges = PurgeWatch(Epoch(directory / "purges"), store)
         follower = asyncio.create_task(purges.follow())
         stack.callback(follower.cancel)
@@ -116,6 +120,8 @@ async def build_app(
             transport = AiohttpTransport(connect_timeout=provider.connect_timeout)
             await stack.enter_async_context(transport)
             providers[name] = Upstream(name, provider, transport=transport, api_key=api_keys.get(name), clock=clock)
+        # Before the transports close: what is still open then ends because we shut down, not because its provider left.
+        stack.push_async_callback(flights.close)
         edges = Edges(providers, store, flights, purges, meter, clock)
         pipeline = Pipeline(_terms(settings, key_secret or os.urandom(32)), _rules(settings), _routes(settings), edges)
         _watch_sizes(meter, flights, store)
@@ -191,7 +197,8 @@ def _endpoints(settings: Settings, pipeline: Pipeline, edges: Edges, meter: Mete
         Route("/readyz", operations.readyz),
         Route("/metrics", operations.metrics),
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse, PenstockError: _told, Exception: _crash})
+    app = Starlette(routes=routes, exception_handlers=Refusals(ids).handlers)
+    app.router.redirect_slashes = False  # its redirect goes to whatever Host the request names
     gate = operations.gate = Gate(app, {"/v1/chat/completions": chat})
     meter.requests_open.set_function(lambda: gate.open)
     return gate
@@ -201,16 +208,13 @@ def _for_pages(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
     """Pages of these origins may call the proxy and read what it says of an answer."""
     if not origins:
         return app
-    exposed = (
-        "cache-status",
-        "age",
-        "x-request-id",
-        "x-penstock-request-id",
-        "x-penstock-model",
-        "x-penstock-provider",
-    )
     return CORSMiddleware(
-        app, allow_origins=origins, allow_methods=("GET", "POST"), allow_headers=("*",), expose_headers=exposed
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("*",),
+        allow_private_network=True,
+        expose_headers=EXPOSED.split(),
     )
 
 
@@ -219,22 +223,3 @@ def _watch_sizes(meter: Meter, flights: Flights, store: TieredStore[Entry]) -> N
     meter.flights.set_function(lambda: len(flights))
     meter.memory_bytes.set_function(lambda: store.stats().memory_bytes)
     meter.memory_entries.set_function(lambda: store.stats().memory_entries)
-
-
-async def _refuse(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals, in OpenAI's shape."""
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        return _shaped(MethodNotAllowed(f"{request.method} is not allowed here."))
-    return _shaped(NotFound("There is no such path here. An SDK's base_url ends in /v1."))
-
-
-async def _told(_: Request, error: Exception) -> Response:
-    return _shaped(error if isinstance(error, PenstockError) else PenstockError(str(error)))
-
-
-async def _crash(_: Request, __: Exception) -> Response:
-    return _shaped(PenstockError("Penstock failed; its log says why."))
-
-
-def _shaped(error: PenstockError) -> Response:
-    return Response(error.body(), status_code=error.status, media_type="application/json")

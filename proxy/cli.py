@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -29,7 +30,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="penstock")
 def main() -> None:
-    """Penstock: a caching and cost-optimizing proxy for OpenAI-compatible streaming APIs.
+    """Penstock: a caching proxy for OpenAI-compatible streaming APIs.
 
     An application changes its base_url to http://127.0.0.1:8080/v1; nothing else.
     """
@@ -83,6 +84,8 @@ def check_config(file: Path) -> None:
     click.echo(f"{file}: good. Providers: {providers}.")
     for line in missing:
         click.echo(f"note: {line} is not set in this shell; `serve` needs it.")
+    for line in settings.doubts():
+        click.echo(f"note: {line}")
 
 
 @main.group()
@@ -197,10 +200,21 @@ async def _listen(
     def ready(url: str) -> None:
         click.echo(f"{name} {__version__} listens on {url}/v1")
 
+    with _bound(host, port) as listener:
+        await Server(app, host=host, port=port, drain=drain, ready=ready).serve(sockets=[listener])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Bound here, not by the server: that one ends the process whatever is wrong, with its own words in the log."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        await Server(app, host=host, port=port, drain=drain, ready=ready).serve()
-    except SystemExit:
-        raise StartupError(f"server.port: cannot listen on {host}:{port}. Is it taken? 0 takes a free one.") from None
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        why = (error.strerror or str(error)).partition(" (while")[0]  # the address once is enough
+    except ValueError as error:  # no name of a host
+        why = str(error)
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    raise StartupError(f"server.host, server.port: cannot listen on {where}: {why}.")
 
 
 async def _nothing() -> None:

@@ -6,7 +6,7 @@ Sizes are bytes (`"2GiB"`), times seconds (`"7d"`). Secrets are named by environ
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,10 +20,16 @@ _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40
 _TIMES = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # What a request to a provider says by itself, or must not say.
 _OWN_HEADERS = frozenset(
-    "accept accept-encoding api-key authorization connection content-encoding content-length content-type cookie "
-    "expect host openai-organization openai-project te trailer transfer-encoding upgrade user-agent".split()
+    "accept accept-encoding api-key authorization cache-control connection content-encoding content-length "
+    "content-type cookie expect host openai-organization openai-project te trailer transfer-encoding upgrade "
+    "user-agent x-api-key".split()
 )
+_OWN_PREFIXES = ("x-penstock-", "x-stainless-")
+# Requests that differ in one of these have different answers.
+_NEVER_IGNORED = frozenset("messages model prompt input tools functions n response_format".split())
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - to know them
+_PORTS = {"http": 80, "https": 443}
 
 
 class Size(int):
@@ -117,7 +123,9 @@ class Settings(_Strict, frozen=True):
                 "routing.default_provider: there are several providers; name the one for models not listed in [models]."
             )
         self._check_names()
+        self._check_ignored()
         self._check_host()
+        self._check_loops()
         self._check_bounds()
         return self
 
@@ -133,6 +141,35 @@ class Settings(_Strict, frozen=True):
                 there = ", ".join(self.providers)
                 raise StartupError(f"{path}: there is no [providers.{provider}]; there is: {there}.")
 
+    def doubts(self) -> list[str]:
+        """What is allowed and most likely a mistake."""
+        found = []
+        for name, provider in self.providers.items():
+            path = urlsplit(provider.base_url).path.rstrip("/")
+            where = f"providers.{name}.base_url: {provider.base_url}"
+            if path.endswith("/chat/completions"):
+                found.append(f"{where} names an endpoint; Penstock adds /chat/completions itself.")
+            elif not path:
+                found.append(f"{where} has no path; most providers' ends in /v1.")
+        return found
+
+    def _check_ignored(self) -> None:
+        for name in self.cache.ignore:
+            if not name or name in _NEVER_IGNORED:
+                raise StartupError(f"cache.ignore: {name!r} cannot be ignored: other requests would get its answer.")
+
+    def _check_loops(self) -> None:
+        """A provider must not be this proxy: each of its calls would be another request to it, for ever."""
+        host, port = self.server.host.lower(), self.server.port
+        own = {host, *_LOOPBACK, *_EVERYWHERE} if self.server.loopback or host in _EVERYWHERE else {host}
+        for name, provider in self.providers.items():
+            address = urlsplit(provider.base_url)
+            if address.hostname in own and (address.port or _PORTS[address.scheme]) == port:
+                raise StartupError(
+                    f"providers.{name}.base_url: {provider.base_url} is this proxy itself; give it the provider's "
+                    f"address, or give the proxy another server.port."
+                )
+
     def _check_host(self) -> None:
         if self.server.loopback:
             return
@@ -145,7 +182,7 @@ class Settings(_Strict, frozen=True):
 
     def _check_bounds(self) -> None:
         for name in self.server.forward_headers:
-            if not re.fullmatch(r"[A-Za-z0-9-]+", name) or name.lower() in _OWN_HEADERS:
+            if not re.fullmatch(r"[A-Za-z0-9-]+", name) or _is_own(name.lower()):
                 raise StartupError(f"server.forward_headers: {name!r} is no header that clients may set at a provider.")
         if not 0 <= self.server.port <= 65535:
             raise StartupError("server.port: must be from 0 (any free one) to 65535.")
@@ -159,8 +196,12 @@ class Settings(_Strict, frozen=True):
                 )
 
 
+def _is_own(header: str) -> bool:
+    return header in _OWN_HEADERS or header.startswith(_OWN_PREFIXES)
+
+
 def _check_provider(path: str, provider: Provider, *, shared: bool) -> None:
-    if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", provider.base_url):
+    if not re.fullmatch(r"(?i:https?)://[^/\s?#@]+(/[^\s?#]*)?", provider.base_url):
         raise StartupError(
             f"{path}.base_url: {provider.base_url!r} is no address; write https://host/v1, without query or password."
         )
@@ -172,6 +213,11 @@ def _check_provider(path: str, provider: Provider, *, shared: bool) -> None:
     auth = provider.effective_auth
     if auth == "key" and not provider.api_key_env:
         raise StartupError(f'{path}.api_key_env: auth = "key" needs the environment variable that holds the key.')
+    if auth == "client" and provider.api_key_env:
+        raise StartupError(
+            f'{path}.auth: with "client" each client\'s own key is sent, and {provider.api_key_env} never would be; '
+            f'leave api_key_env out, or say auth = "key".'
+        )
     if auth == "client" and shared:
         raise StartupError(f'{path}.auth: with "client" each client pays for itself; cache.shared = true is refused.')
     if not 0 <= provider.max_retries <= 10:
@@ -220,7 +266,23 @@ def _with_path(message: str, table: Table) -> str:
     unknown = re.search(r"unknown field `(.+)`", what)
     if unknown:
         return f"{path}{'.' if path else ''}{unknown[1]}: there is no such setting."
+    if what.startswith("Invalid enum value"):
+        what = f"must be one of: {', '.join(_choices(path))}"
     return f"{path}: {what}" if path else what
+
+
+def _choices(path: str) -> list[str]:
+    """What the setting at this path may be. Only names of providers and models hold dots, and those stand between."""
+    section, name = path.partition(".")[0], path.rpartition(".")[2]
+    kinds: Table = {field.name: field.type for field in msgspec.structs.fields(Settings)}
+    kinds |= {"providers": Provider, "models": Model}
+    kind = next(field.type for field in msgspec.structs.fields(kinds[section]) if field.name == name)
+    return _literals(kind)
+
+
+def _literals(kind: Any) -> list[str]:
+    """The words of a Literal, and of one that may be left out."""
+    return [word for each in get_args(kind) for word in ([each] if isinstance(each, str) else _literals(each))]
 
 
 def _culprit(section: str, table: Table) -> str:

@@ -141,10 +141,40 @@ def test_a_second_process_on_one_data_directory_refuses_with_one_line(simulator:
 
 def test_a_port_that_is_taken_is_said_in_one_line(simulator: Simulator, tmp_path: Path) -> None:
     port = simulator.url.rpartition(":")[2]
-    said = penstock("serve", "--upstream", simulator.base_url, "--port", port, "--data-dir", str(tmp_path))
+    said = penstock("serve", "--upstream", "https://p/v1", "--port", port, "--data-dir", str(tmp_path))
     assert said.returncode == EX_CONFIG
     assert len(said.stderr.splitlines()) == 1
-    assert f"127.0.0.1:{port}" in said.stderr
+    assert f"server.host, server.port: cannot listen on 127.0.0.1:{port}: Address already in use." in said.stderr
+
+
+@pytest.mark.parametrize("host", ["999.1.1.1", "192.0.2.1", "a" * 64, "::ffff:zz"])
+def test_a_host_that_is_none_of_ours_is_said_in_the_systems_words(host: str, tmp_path: Path) -> None:
+    said = penstock("serve", "--upstream", "https://p/v1", "--host", host, "--port", "0", "--data-dir", str(tmp_path))
+    assert said.returncode == EX_CONFIG
+    (line,) = said.stderr.splitlines()
+    where = f"[{host}]:0" if ":" in host else f"{host}:0"
+    assert line.startswith(f"penstock: server.host, server.port: cannot listen on {where}: ")
+    assert "in use" not in line
+    assert "while attempting" not in line
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_second_sigterm_ends_what_is_open_in_our_name(begun: bool, scripted: Scripted, tmp_path: Path) -> None:
+    with served(scripted.base_url, tmp_path) as proxy, Wire(proxy.url, ask("endless", stream=True)) as wire:
+        turn = scripted.turn()
+        if begun:
+            turn.head()
+            turn.send(chunk("Hello"))
+            wire.read_head()
+            assert b"Hello" in wire.read_event()
+        proxy.process.send_signal(signal.SIGTERM)
+        eventually(lambda: httpx.get(proxy.url + "/readyz").status_code == 503)
+        assert proxy.end() == (0, "")  # nothing is said of the provider, which did nothing wrong
+        if not begun:
+            assert wire.read_head().status == 503
+        (said,) = wire.read_events()
+        assert b'"code":"shutting_down"' in said
+    assert turn.gone.wait(DEADLINE)
 
 
 def test_a_killed_proxy_starts_again_and_answers_what_it_had(simulator: Simulator, tmp_path: Path) -> None:
@@ -209,6 +239,14 @@ def test_check_config_says_which_keys_serve_will_need(tmp_path: Path) -> None:
     served = penstock("serve", "--config", str(file))
     assert served.returncode == EX_CONFIG
     assert "providers.p.api_key_env" in served.stderr
+
+
+def test_check_config_notes_an_address_that_is_most_likely_a_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "penstock.toml"
+    file.write_text('[providers.p]\nbase_url = "https://p/v1/chat/completions"\n')
+    checked = penstock("check-config", str(file))
+    assert checked.returncode == 0
+    assert "note: providers.p.base_url: https://p/v1/chat/completions names an endpoint" in checked.stdout
 
 
 def test_serve_needs_a_provider_and_only_one_way_to_name_it(tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ def test_no_file_names_an_index_or_a_place_that_others_do_not_have() -> None:
 
 def test_the_guard_reads_addresses_and_paths() -> None:
     assert len(unsaid("https://" + "pypi" + ".org/simple, .." + "/shared/notes.md and " + "/work" + "/main")) == 3
-    assert unsaid("https://example.org/work/ and frame" + "/work/x") == []
+    assert unsaid("https://example.org/work/ and frame/" + "work/x") == []
 
 
 def test_the_version_is_the_same_everywhere() -> None:

@@ -218,6 +218,8 @@ def test_a_setting_of_another_kind_is_refused_with_its_path(table: Table, path: 
         "https://host/",
         "https://host/openai/deployments/x%2Fy",
         "https://host:65535/v1",
+        "HTTP://host/v1",
+        "Https://host/v1",
     ],
 )
 def test_an_address_over_http_is_a_base_url(address: str) -> None:
@@ -257,7 +259,6 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         ({"api_key_env": "KEY"}, "key"),
         ({"auth": "key", "api_key_env": "KEY"}, "key"),
         ({"auth": "client"}, "client"),
-        ({"auth": "client", "api_key_env": "KEY"}, "client"),
         ({"auth": "none"}, "none"),
     ],
 )
@@ -426,8 +427,100 @@ def test_the_example_shows_the_defaults_where_it_comments_a_setting_out() -> Non
     assert shown.default_provider == plain.default_provider
 
 
-@pytest.mark.parametrize("name", ["Authorization", "cookie", "Host", "x y", "", "Content-Length"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Authorization",
+        "cookie",
+        "Host",
+        "x y",
+        "",
+        "Content-Length",
+        "Cache-Control",
+        "X-API-Key",
+        "x-penstock-ttl",
+        "X-Stainless-Retry-Count",
+    ],
+)
 def test_a_header_that_is_not_the_clients_to_set_is_not_forwarded(name: str) -> None:
     table = {"providers": {"p": {"base_url": "https://p/v1"}}, "server": {"forward_headers": [name]}}
     with pytest.raises(StartupError, match=r"server\.forward_headers"):
         read_settings(table, source="f")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "messages", "model", "prompt", "input", "tools", "functions", "n", "response_format"]
+)
+def test_what_makes_another_answer_is_never_ignored(name: str) -> None:
+    assert refused({"cache": {"ignore": ["user", name]}}).startswith(f"file: cache.ignore: {name!r} cannot be ignored")
+    assert read({"cache": {"ignore": ["seed"]}}).cache.ignore == ("seed",)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8080/v1"),
+        ("127.0.0.1", "http://LOCALHOST:8080/v1"),
+        ("::1", "http://[::1]:8080/v1"),
+        ("0.0.0.0", "http://127.0.0.1:8080/v1"),  # noqa: S104 - refused
+        ("Proxy.example.org", "https://proxy.example.org:8080/v1"),
+    ],
+)
+def test_a_provider_that_is_this_proxy_is_refused(host: str, address: str) -> None:
+    said = refused({"server": {"host": host}}, provider={"base_url": address})
+    assert said.startswith("file: providers.p.base_url: ")
+    assert "this proxy itself" in said
+
+
+def test_the_port_of_an_address_may_follow_from_its_scheme() -> None:
+    assert "this proxy itself" in refused({"server": {"port": 80}}, provider={"base_url": "HTTP://localhost/v1"})
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8090/v1"),
+        ("127.0.0.1", "http://example.org:8080/v1"),
+        ("192.168.1.5", "http://127.0.0.1:8080/v1"),
+    ],
+)
+def test_another_port_or_another_host_is_a_provider(host: str, address: str) -> None:
+    assert read({"server": {"host": host}}, provider={"base_url": address}).providers["p"].base_url == address
+
+
+def test_a_key_that_would_never_be_sent_is_refused() -> None:
+    said = refused(provider={"auth": "client", "api_key_env": "KEY"})
+    assert said.startswith("file: providers.p.auth: ")
+    assert "KEY" in said
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"cache": {"mode": "shadow"}}, "cache.mode: must be one of: on, off"),
+        ({"cache": {"sampled": "join"}}, "cache.sampled: must be one of: cache, collapse, bypass"),
+        (
+            {"providers": {"p": {"base_url": URL}, "a.b": {"base_url": URL, "auth": "basic"}}},
+            "providers.a.b.auth: must be one of: client, key, none",
+        ),
+    ],
+)
+def test_an_unknown_choice_is_told_what_there_is(table: Table, said: str) -> None:
+    assert refused(table) == f"file: {said}"
+
+
+@pytest.mark.parametrize(
+    ("address", "doubts"),
+    [
+        ("https://host/v1", 0),
+        ("https://host/openai/", 0),
+        ("https://host", 1),
+        ("https://host/", 1),
+        ("https://host/v1/chat/completions", 1),
+        ("https://host/v1/chat/completions/", 1),
+    ],
+)
+def test_a_base_url_that_is_most_likely_a_mistake_is_doubted(address: str, doubts: int) -> None:
+    found = read(provider={"base_url": address}).doubts()
+    assert len(found) == doubts
+    assert all(each.startswith("providers.p.base_url: ") for each in found)

@@ -28,6 +28,8 @@ class Listed:
     status: int = 200
     body: bytes = b""
     models: list[dict[str, Any]] | None = field(default_factory=lambda: [dict(model) for model in GOOD])
+    content_type: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class FakeProvider:
@@ -43,6 +45,9 @@ class FakeProvider:
         self._said = said
         self.accounts: list[Account] = []
         self.given_up = False
+
+    def scrub(self, said: bytes) -> bytes:
+        return said.replace(b"sk-operator", b"[key]")
 
     async def open(self, call: Call, target: Target) -> Reply:
         raise AssertionError(call, target)
@@ -97,6 +102,8 @@ class Rig:
             "path_params": {} if model is None else {"model": model},
         }
         await self._models(scope, self._receive, self._send)
+        if self.sent[0]["status"] >= 400 and self.header(b"content-type") != b"application/json":
+            return self.sent[0]["status"], self.sent[1]["body"]
         return self.sent[0]["status"], json.loads(self.sent[1]["body"])
 
     def header(self, name: bytes) -> bytes | None:
@@ -109,7 +116,7 @@ async def test_the_list_holds_the_providers_models_and_the_names_of_the_settings
     assert (status, said["object"]) == (200, "list")
     ours = {"object": "model", "created": 0, "owned_by": "penstock"}
     assert {model["id"]: model for model in said["data"]} == {
-        "gpt-4.1": {"id": "gpt-4.1", **ours},
+        "gpt-4.1": GOOD[0],  # the provider knows more of it than its name
         "ft:x/y": GOOD[1],
         "economy": {"id": "economy", **ours},
     }
@@ -185,3 +192,39 @@ async def test_a_client_that_leaves_ends_the_call_and_gets_nothing() -> None:
         await asking
     assert rig.provider.given_up
     assert rig.meter.seen == [("models", "bypass", 499)]
+
+
+async def test_a_providers_refusal_keeps_its_kind_and_the_headers_that_sdks_obey() -> None:
+    theirs = ((b"x-request-id", b"req_theirs"), (b"retry-after", b"7"), (b"x-should-retry", b"false"))
+    rig = Rig(Listed(429, b"slow down", None, b"text/plain", theirs))
+    assert await rig.get() == (429, b"slow down")
+    sent = rig.sent[0]["headers"]
+    assert set(theirs) <= set(sent)
+    assert rig.header(b"content-type") == b"text/plain"
+    assert [name for name, _ in sent].count(b"x-request-id") == 1
+    assert (rig.header(b"x-penstock-request-id") or b"").startswith(b"req_")
+
+
+async def test_a_refusal_without_an_id_gets_ours() -> None:
+    rig = Rig(Listed(500, b"{}", None))
+    await rig.get()
+    assert rig.header(b"x-request-id") == rig.header(b"x-penstock-request-id") is not None
+
+
+async def test_a_failure_of_ours_is_no_client_that_left() -> None:
+    rig = Rig(Listed(models=[{"id": "odd", "object": object()}]))
+    with pytest.raises(TypeError):
+        await rig.get()
+    assert rig.meter.seen == [("models", "bypass", 500)]
+
+
+async def test_a_list_with_a_slash_at_its_end_is_no_model() -> None:
+    rig = Rig(Listed())
+    status, said = await rig.get("")
+    assert (status, said["error"]["code"]) == (404, "not_found")
+    assert rig.provider.accounts == []
+
+
+async def test_a_refusal_that_quotes_the_operators_key_does_not_show_it() -> None:
+    rig = Rig(Listed(429, b'{"error":{"message":"too much for sk-operator"}}', None))
+    assert await rig.get() == (429, {"error": {"message": "too much for [key]"}})

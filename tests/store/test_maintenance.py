@@ -52,18 +52,34 @@ def test_a_running_proxys_disk_is_emptied_and_goes_on(directory: Path) -> None:
 
 def test_the_epoch_is_raised_before_anything_is_removed(directory: Path) -> None:
     (directory / "purges").mkdir()  # no number can be written here
-    with pytest.raises(StartupError, match="the cache cannot be used"):
+    with pytest.raises(StartupError, match="nothing was purged: IsADirectoryError"):
         purge_cache(directory)
     assert cache_stats(directory).entries == 3
 
 
 @pytest.mark.parametrize("command", [cache_stats, purge_cache])
-def test_where_no_cache_is_none_is_made(command: object, tmp_path: Path) -> None:
+def test_where_nothing_is_nothing_is_made(command: object, tmp_path: Path) -> None:
     assert callable(command)
-    for place in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(StartupError, match="there is no cache here"):
-            command(place)
+    with pytest.raises(StartupError, match="there is no cache here"):
+        command(tmp_path / "absent")
+    with pytest.raises(StartupError, match="there is no cache here"):
+        cache_stats(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_answers_that_are_in_memory_only_are_forgotten_too(tmp_path: Path) -> None:
+    assert purge_cache(tmp_path) == 0
+    assert Epoch(tmp_path / "purges").read() == 1
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_disk_that_cannot_be_emptied_is_forgotten_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "cache" / "cache.db").mkdir(parents=True)
+    with pytest.raises(StartupError, match="the answers are forgotten, but their space could not be freed: ") as caught:
+        purge_cache(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}: ")
+    assert "\n" not in str(caught.value)
+    assert Epoch(tmp_path / "purges").read() == 1
 
 
 def test_a_cache_that_cannot_be_opened_is_said_in_one_line(tmp_path: Path) -> None:
