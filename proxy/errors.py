@@ -10,7 +10,6 @@
     ├── NotFound                     404
     ├── MethodNotAllowed             405
     ├── NotCached                    504  only-if-cached and nothing is
-    ├── Overloaded                   503
     ├── ShuttingDown                 503
     └── UpstreamError                502
         ├── UpstreamConnectError     502  nothing was sent
@@ -102,11 +101,6 @@ class NotCached(PenstockError):
     type = "invalid_request_error"
     code = "not_cached"
     retry = False
-
-
-class Overloaded(PenstockError):
-    status = 503
-    code = "overloaded"
 
 
 class ShuttingDown(PenstockError):

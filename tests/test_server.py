@@ -2,10 +2,11 @@
 
 import asyncio
 import gc
+import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
-from proxy.server import Server, _Corked
+from proxy.server import HEAD as HEAD_BYTES
+from proxy.server import HEADERS, PIPELINED, Server, _Corked
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -81,6 +83,18 @@ def test_closing_sends_a_head_that_is_held() -> None:
     wire.turn()
     assert (wire.calls, wire.closed) == ([(HEAD,)], True)
     assert wire.corked.is_closing()
+
+
+def test_nothing_is_written_to_a_transport_that_closes() -> None:
+    wire = Wire()
+    wire.corked.write(HEAD)
+    wire.closed = True  # by the client, before the loop came round
+    wire.turn()
+    for piece in (HEAD, b"hi", CONTINUE):
+        wire.corked.write(piece)
+    wire.corked.close()
+    wire.turn()
+    assert wire.calls == []
 
 
 def test_what_a_client_waits_for_before_it_sends_its_body_is_not_held() -> None:
@@ -162,9 +176,11 @@ class Running:
 
 
 @asynccontextmanager
-async def running(application: Any = app, *, host: str = "127.0.0.1") -> AsyncIterator[Running]:
+async def running(
+    application: Any = app, *, host: str = "127.0.0.1", sockets: list[socket.socket] | None = None
+) -> AsyncIterator[Running]:
     made = Running(application, host=host)
-    task = asyncio.ensure_future(made.server._serve())
+    task = asyncio.ensure_future(made.server._serve(sockets))
     async with asyncio.timeout(10):
         await made.announced.wait()
         yield made
@@ -252,3 +268,217 @@ async def test_an_answer_that_is_left_incomplete_has_no_clean_end_and_is_not_log
         answer = await got(made.said[0])
     assert answer.endswith(b"4\r\nhalf\r\n")
     assert caplog.text == ""
+
+
+async def test_it_serves_at_a_socket_that_was_bound_for_it() -> None:
+    bound = socket.create_server(("127.0.0.1", 0))
+    port = bound.getsockname()[1]
+    async with running(sockets=[bound]) as made:
+        assert made.said == [f"http://127.0.0.1:{port}"]
+        assert (await got(made.said[0])).endswith(b"hi")
+
+
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n"
+
+
+@asynccontextmanager
+async def connected(made: Running) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    host, _, port = made.said[0].removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    yield reader, writer
+    writer.transport.abort()
+
+
+async def refused(made: Running, data: bytes) -> tuple[int, dict[str, Any]]:
+    """The status and the error of the last answer to these bytes, after which the connection was closed."""
+    async with connected(made) as (reader, writer):
+        writer.write(data)
+        async with asyncio.timeout(5):
+            head, _, body = (await reader.read()).rpartition(b"\r\n\r\n")
+        last = head.rpartition(b"HTTP/1.1 ")[2].lower()
+        assert b"connection: close" in last
+        assert b"content-type: application/json" in last
+        return int(last[:3]), json.loads(body)["error"]
+
+
+TOO_LARGE = {
+    "too many headers": GET + b"x: a\r\n" * HEADERS + b"\r\n",
+    "hundreds of thousands of them": GET + b"x: a\r\n" * 400_000 + b"\r\n",
+    "too many bytes": GET + b"".join(b"x%d: %b\r\n" % (number, b"a" * 1000) for number in range(40)) + b"\r\n",
+    "one header that is too large": GET + b"x: " + b"a" * HEAD_BYTES + b"\r\n\r\n",
+    "a header without an end": GET + b"x: " + b"a" * 2_000_000,
+    "a name without an end": GET + b"a" * 2_000_000,
+    "a URL that is too large": b"GET /" + b"a" * HEAD_BYTES + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+    "a URL without a header": b"GET /" + b"a" * HEAD_BYTES + b" HTTP/1.1\r\n\r\n",
+    "a second request's": GET + b"\r\n" + GET + b"x: a\r\n" * HEADERS + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("data", TOO_LARGE.values(), ids=TOO_LARGE)
+async def test_headers_have_a_bound(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with running() as made:
+        if data.count(GET) == 2:  # while the first is answered, its answer would come instead
+            async with connected(made) as (reader, writer):
+                writer.write(data)
+                assert (await reader.read()).count(b"HTTP/1.1 ") == 1
+        else:
+            assert await refused(made, data) == (
+                431,
+                {
+                    "message": "A request may have 100 headers, and 32768 bytes of them.",
+                    "type": "invalid_request_error",
+                    "param": None,
+                    "code": "request_headers_too_large",
+                },
+            )
+        assert (await got(made.said[0])).endswith(b"hi")
+    assert "Traceback" not in caplog.text
+
+
+async def test_headers_within_the_bound_are_let_in_however_they_are_cut() -> None:
+    request = GET + b"x: a\r\n" * (HEADERS - 2) + b"y: " + b"a" * 30_000 + b"\r\n\r\n"
+    async with running() as made, connected(made) as (reader, writer):
+        for _ in range(3):
+            for start in range(0, len(request), 7000):
+                writer.write(request[start : start + 7000])
+                await asyncio.sleep(0.005)
+            assert (await reader.readuntil(b"hi")).startswith(b"HTTP/1.1 200")
+
+
+async def read_all(_: Scope, receive: Receive, send: Send) -> None:
+    message = await receive()
+    while message.get("more_body"):
+        message = await receive()
+    await app({}, receive, send)
+
+
+async def test_what_follows_a_large_body_is_not_taken_for_a_large_head() -> None:
+    post = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n"
+    async with running(read_all) as made, connected(made) as (reader, writer):
+        writer.write(post)
+        await asyncio.sleep(0.05)
+        writer.write(b"\r\n" + b"a" * 100_000 + GET)
+        await reader.readuntil(b"hi")
+        writer.write(b"\r\n")
+        assert (await reader.readuntil(b"hi")).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("name", ["Authorization", "Host"])
+async def test_of_two_that_contradict_each_other_neither_is_heeded(name: str) -> None:
+    two = f"{name}: a\r\n{name.lower()}: b\r\n\r\n".encode()
+    async with running() as made:
+        status, error = await refused(made, b"GET / HTTP/1.1\r\n" + two)
+        assert (status, error["message"]) == (400, f"There may be only one `{name}` header.")
+
+
+MALFORMED = [
+    b"hello\r\n\r\n",
+    GET + b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n",
+    b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nno number\r\n",
+]
+
+
+@pytest.mark.parametrize("data", MALFORMED)
+async def test_what_is_no_http_is_told_so_in_openais_shape(data: bytes) -> None:
+    async with running(read_all) as made:
+        status, error = await refused(made, data)
+        assert (status, error["type"]) == (400, "invalid_request_error")
+
+
+async def test_a_trailer_is_no_header() -> None:
+    seen: list[Any] = []
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_all(scope, receive, send)
+        seen.extend(name for name, _ in scope["headers"])
+
+    post = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\nauthorization: b\r\n\r\n"
+    async with running(noting) as made, connected(made) as (reader, writer):
+        writer.write(post)
+        await reader.readuntil(b"hi")
+    assert seen == [b"host", b"transfer-encoding"]
+
+
+class Attended:
+    """An application whose first request waits until its client has left, or until it is let go."""
+
+    def __init__(self) -> None:
+        self.came = 0
+        self.left = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.came += 1
+        await receive()
+        if self.came == 1:
+            leaving = asyncio.ensure_future(self._leaving(receive))
+            await asyncio.wait([leaving, asyncio.ensure_future(self.go.wait())], return_when="FIRST_COMPLETED")
+            leaving.cancel()
+        await app(scope, receive, send)
+
+    async def _leaving(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.left.set()
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(
+    "behind", [b"", GET + b"\r\n", GET, (GET + b"\r\n") * (PIPELINED + 1), b"no http\r\n\r\n", b"\r\n"]
+)
+async def test_who_pipelined_and_leaves_is_seen_to_leave(behind: bytes, later: bool) -> None:
+    attended = Attended()
+    async with running(attended) as made, connected(made) as (_, writer):
+        if later:
+            writer.write(GET + b"\r\n")
+            await asyncio.sleep(0.05)
+            writer.write(behind)
+        else:
+            writer.write(GET + b"\r\n" + behind)
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        async with asyncio.timeout(5):
+            await attended.left.wait()
+        assert attended.came == 1
+
+
+async def test_who_pipelined_a_large_body_and_leaves_is_seen_to_leave() -> None:
+    attended = Attended()
+    async with running(attended) as made, connected(made) as (_, writer):
+        writer.write(GET + b"\r\n")
+        await asyncio.sleep(0.05)
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n" + b"a" * 1_000_000)
+        await asyncio.sleep(0.05)
+        writer.transport.abort()
+        async with asyncio.timeout(5):
+            await attended.left.wait()
+
+
+@pytest.mark.parametrize(("many", "answered"), [(3, 3), (PIPELINED + 1, PIPELINED + 1), (PIPELINED + 2, 1)])
+async def test_pipelined_requests_are_answered_in_turn_and_too_many_end_with_the_first(
+    many: int, answered: int
+) -> None:
+    attended = Attended()
+    async with running(attended) as made, connected(made) as (reader, writer):
+        writer.write((GET + b"\r\n") * (many - 1) + GET + b"connection: close\r\n\r\n")
+        await asyncio.sleep(0.05)
+        attended.go.set()
+        async with asyncio.timeout(5):
+            assert (await reader.read()).count(b"\r\n\r\nhi") == answered
+
+
+async def test_an_answer_that_nobody_reads_does_not_hold_up_the_end() -> None:
+    async def endless(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                while True:
+                    await send({"type": "http.response.body", "body": b"x" * 1_000_000, "more_body": True})
+
+    async with running(endless) as made, connected(made) as (_, writer):
+        cast("asyncio.Transport", writer.transport).pause_reading()
+        writer.write(GET + b"\r\n")
+        await asyncio.sleep(0.5)
+        started = asyncio.get_running_loop().time()
+        await made.server.shutdown()
+        assert asyncio.get_running_loop().time() - started < 2

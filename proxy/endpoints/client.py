@@ -14,6 +14,10 @@ Header = tuple[bytes, bytes]
 # A body up to this size goes out in one piece; a larger one waits for the client between pieces.
 PIECE = 256 * 1024
 
+# Errors that are answered before the body was read: on a connection that stayed open, what came of the body would be
+# waited for, and with `Expect: 100-continue`, where it may never come, the next request would be taken for it.
+BEFORE_BODY = frozenset({403, 408, 411, 413, 415, 431})
+
 
 class Attendance:
     """Cancels the task around it when the client hangs up: uvicorn only says so to whoever asks."""
@@ -67,6 +71,6 @@ async def send_error(send: Send, error: PenstockError, headers: Iterable[Header]
         extra.append((b"x-should-retry", b"true" if error.retry else b"false"))
     if error.retry_after is not None:
         extra.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
-    if error.status in (408, 413):
-        extra.append((b"connection", b"close"))  # else the server would read the rest of the body
+    if error.status in BEFORE_BODY:
+        extra.append((b"connection", b"close"))
     await send_whole(send, error.status, extra, error.body())

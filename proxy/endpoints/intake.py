@@ -1,5 +1,6 @@
 """A request's body, within its bounds, and who may send one."""
 
+import asyncio
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -7,8 +8,16 @@ import msgspec
 from starlette.types import Receive
 
 from proxy.core.call import Headers
-from proxy.errors import BodyTooLarge, Forbidden, InvalidRequest, UnsupportedEncoding, UnsupportedMediaType
+from proxy.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    Forbidden,
+    InvalidRequest,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+)
 
+BODY_TIMEOUT = 60.0  # seconds for a body to be there, however fast its pieces come
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -58,8 +67,16 @@ def _is_loopback(host: bytes) -> bool:
     return name is not None and name.decode("latin-1") in LOOPBACK_NAMES
 
 
-async def read_body(receive: Receive, door: Door) -> bytes:
-    """The whole body. Raises BodyTooLarge, or ClientLeftError."""
+async def read_body(receive: Receive, door: Door, within: float = BODY_TIMEOUT) -> bytes:
+    """The whole body. Raises BodyTooLarge, BodyTimeout, or ClientLeftError."""
+    try:
+        async with asyncio.timeout(within):
+            return await _pieces(receive, door)
+    except TimeoutError:
+        raise BodyTimeout(f"The body was not complete after {within:g} seconds.") from None
+
+
+async def _pieces(receive: Receive, door: Door) -> bytes:
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         body: bytes = message.get("body", b"")

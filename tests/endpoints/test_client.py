@@ -9,11 +9,15 @@ import pytest
 from proxy import errors
 from proxy.endpoints.client import PIECE, Attendance, send_error, send_whole
 from proxy.errors import (
+    BodyTimeout,
     BodyTooLarge,
+    Forbidden,
     InvalidRequest,
-    Overloaded,
     PenstockError,
+    ShuttingDown,
     StartupError,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
     UpstreamFailed,
     UpstreamReset,
 )
@@ -207,15 +211,16 @@ async def test_an_error_says_whether_to_come_again_and_when() -> None:
     lost = await error_sent(UpstreamReset("lost"))
     assert lost.headers[b"x-should-retry"] == b"false"
     for seconds, said in [(0.01, b"1"), (1.0, b"1"), (30.0, b"30")]:
-        busy = await error_sent(Overloaded("full", retry_after=seconds))
+        busy = await error_sent(ShuttingDown("full", retry_after=seconds))
         assert busy.headers[b"retry-after"] == said
     told = PenstockError("again")
     told.retry = True
     assert (await error_sent(told)).headers[b"x-should-retry"] == b"true"
 
 
-async def test_a_body_that_was_not_read_is_not_waited_for() -> None:
-    assert (await error_sent(BodyTooLarge("too large"))).headers[b"connection"] == b"close"
+@pytest.mark.parametrize("kind", [BodyTimeout, BodyTooLarge, Forbidden, UnsupportedEncoding, UnsupportedMediaType])
+async def test_a_body_that_was_not_read_is_not_waited_for(kind: type[PenstockError]) -> None:
+    assert (await error_sent(kind("no"))).headers[b"connection"] == b"close"
     assert b"connection" not in (await error_sent(InvalidRequest("no"))).headers
 
 

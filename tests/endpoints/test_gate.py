@@ -75,6 +75,59 @@ async def test_a_drain_says_when_something_is_still_open() -> None:
         assert await gate.drain(0)
 
 
+async def test_what_is_open_after_a_second_drain_is_refused() -> None:
+    app = Held()
+    gate = Gate(app, {})
+    async with client_of(gate) as client:
+        asking = [asyncio.ensure_future(client.get("/x")) for _ in range(2)]
+        await turns()
+        assert not await gate.drain(0)
+        await turns()
+        assert not any(one.done() for one in asking)
+        assert not await gate.drain(0)
+        async with asyncio.timeout(5):
+            answers = await asyncio.gather(*asking)
+        for answer in answers:
+            assert (answer.status_code, answer.headers["connection"]) == (503, "close")
+            assert answer.json()["error"]["code"] == "shutting_down"
+        assert gate.open == 0
+        assert await gate.drain(0)
+
+
+async def test_an_answer_that_has_begun_is_left_incomplete_and_its_task_goes_on() -> None:
+    sent: list[Any] = []
+
+    async def begun(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async def receive() -> Any:
+        raise AssertionError
+
+    gate = Gate(begun, {})
+    task = asyncio.ensure_future(gate({"type": "http", "path": "/x", "method": "GET"}, receive, send))
+    await turns()
+    gate.end()
+    gate.end()
+    await task
+    assert (sent, task.cancelling(), gate.open) == (["http.response.start"], 0, 0)
+
+
+async def test_a_cancellation_that_is_not_the_gates_passes() -> None:
+    gate = Gate(Held(), {})
+    async with client_of(gate) as client:
+        asking = asyncio.ensure_future(client.get("/x"))
+        await turns()
+        gate.end()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    assert gate.open == 0
+
+
 async def test_what_is_new_is_refused_while_it_drains() -> None:
     app = Held()
     app.may_go.set()

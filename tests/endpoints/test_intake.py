@@ -1,5 +1,6 @@
 """Who may come in, and how much may be said."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.endpoints.intake import ClientLeftError, Door, read_body
 from proxy.errors import (
+    BodyTimeout,
     BodyTooLarge,
     Forbidden,
     InvalidRequest,
@@ -186,3 +188,23 @@ async def test_a_body_that_did_not_say_how_large_it_is_is_refused_once_it_is_too
 async def test_a_client_that_leaves_before_its_body_is_whole_gets_no_answer(pieces: tuple[bytes, ...]) -> None:
     with pytest.raises(ClientLeftError):
         await read_body(Client(*pieces, leaves=True), DOOR)
+
+
+async def test_a_body_that_does_not_become_whole_in_time_is_given_up_however_often_a_piece_comes() -> None:
+    async def dripping() -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    async def silent() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    for receive in (dripping, silent):
+        with pytest.raises(BodyTimeout) as caught:
+            await read_body(receive, DOOR, within=0.05)
+        assert caught.value.status == 408
+        assert caught.value.message == "The body was not complete after 0.05 seconds."
+
+
+async def test_a_body_that_is_there_needs_no_time() -> None:
+    assert await read_body(Client(b"one", b"two"), DOOR, within=0) == b"onetwo"
