@@ -22,7 +22,7 @@ async def refused(lab: Lab) -> str:
     """U1."""
     lab.steps(40)
     worst = 0.0
-    with lab.proxy(upstream=_closed_port()) as proxy:
+    with lab.proxy(upstream=_closed_port(), warns=True) as proxy:
         for number in range(40):
             worst = max(worst, await _refused_once(lab, proxy, stream=number % 2 == 0))
             lab.step()
@@ -63,7 +63,7 @@ async def _fail_everywhere(lab: Lab, fault: Fault) -> str:
     """At each event of a stream, and before and in the middle of a JSON body; three readers each."""
     where = [(True, after) for after in range(EVENTS + 1)] + [(False, 0), (False, 1)]
     lab.steps(ROUNDS * len(where))
-    with lab.proxy() as proxy:
+    with lab.proxy(warns=True) as proxy:
         before = await lab.asked()
         fail = partial(_fail_once, lab, proxy, fault)
         await in_groups([fail(stream, after) for _ in range(ROUNDS) for stream, after in where], 10)

@@ -60,8 +60,8 @@ async def cancels(lab: Lab) -> str:
     lab.steps(CANCELS)
     dice = random.Random(7)
     with lab.proxy() as proxy:
-        files = proxy.running.open_files()
         await _use(lab, proxy)
+        files = proxy.running.open_files()
         await _cancel(lab, proxy, dice, range(CANCELS // 2))
         warm = proxy.running.memory()
         await _cancel(lab, proxy, dice, range(CANCELS // 2, CANCELS))
