@@ -123,8 +123,13 @@ class UpstreamTLSError(UpstreamError):
 
 
 class UpstreamAuthError(UpstreamError):
+    """In our words: the provider's may quote the key."""
+
     code = "upstream_auth_error"
     retry = False
+
+    def __init__(self, provider: str) -> None:
+        super().__init__(f"The provider {provider!r} refused the key that this proxy is configured with.")
 
 
 class UpstreamBadContentType(UpstreamError):

@@ -193,7 +193,6 @@ class Pipeline:
             epoch=epoch,
             usage_asked=recording.head.usage_asked,
             has_usage=recording.has_usage,
-            content_type=recording.head.content_type,
         )
         entry = make_entry(meta, recording.events, recording.times)
         self._edges.store.put(key, entry, expire=flight.ttl + self._terms.stale_if_error)

@@ -184,7 +184,7 @@ class Recorder:
         said = self.progress.error
         code = said.get("code") if isinstance(said, dict) else None
         if self.provider.owns_key and code in (401, 403, "401", "403", "invalid_api_key"):
-            return Broken(_key_refused(self.provider))
+            return Broken(UpstreamAuthError(self.provider.name))
         event = event._replace(raw=self.provider.scrub(event.raw))
         error = UpstreamFailed(msgspec.json.decode(self.provider.scrub(msgspec.json.encode(said))))
         if self.flight.recording.length == 0:
@@ -228,15 +228,11 @@ def is_cut(recording: Recording) -> bool:
     return False
 
 
-def _key_refused(provider: Provider) -> UpstreamAuthError:
-    return UpstreamAuthError(f"The provider {provider.name!r} refused the key that this proxy is configured with.")
-
-
 def head_of(reply: Reply, provider: Provider) -> Head:
     """The head that readers see. Raises UpstreamError where this is no answer."""
     status, headers = reply.status, reply.headers
     if status in (401, 403) and provider.owns_key:
-        raise _key_refused(provider)
+        raise UpstreamAuthError(provider.name)
     if not 200 <= status < 600:
         raise UpstreamBadContentType(f"The provider answered with status {status}, which is none.")
     if 300 <= status < 400:

@@ -27,14 +27,10 @@ LINGER = 2  # seconds in which what a refused client still sends is let fall; a 
 
 
 class _Expected(logging.Filter):
-    """Drops what uvicorn takes for a mistake and is none, and what the command says in a line of its own.
-
-    A stream that fails is ended by leaving it incomplete, on purpose; a port that is taken stops the start.
-    """
+    """Drops what uvicorn takes for a mistake: a stream that fails is ended by leaving it incomplete, on purpose."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        return "returned without completing response" not in message and not message.startswith("[Errno")
+        return "returned without completing response" not in record.getMessage()
 
 
 class _Corked:

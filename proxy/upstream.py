@@ -191,7 +191,7 @@ class Upstream:
         finally:
             reply.close()
         if reply.status in (401, 403) and self.owns_key:
-            raise UpstreamAuthError(f"The provider {self.name!r} refused the key that this proxy is configured with.")
+            raise UpstreamAuthError(self.name)
         if reply.status >= 400:
             content_type = reply.headers.get("content-type", "application/json").encode("latin-1")
             return HttpListing(reply.status, body, None, content_type, passed_headers(reply.headers))

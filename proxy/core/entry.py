@@ -12,7 +12,7 @@ import msgspec
 
 from proxy.core.recording import Kind
 from proxy.core.sse import Decoder, Event
-from proxy.core.view import ID_MARK, MARKED_ID, as_json, as_stream
+from proxy.core.view import as_stream, template_of
 
 MAGIC = b"PSK1"
 _OVERHEAD = 2048  # bytes of Python objects around an entry, measured generously
@@ -33,7 +33,6 @@ class Meta(msgspec.Struct, frozen=True, array_like=True):
     epoch: int
     usage_asked: bool
     has_usage: bool
-    content_type: bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,16 +77,12 @@ class Entry:
         wanted = (stream, stream and usage)
         found = self._templates.get(wanted)
         if found is None:
-            found = self._render(stream=stream, usage=usage).split(ID_MARK)
+            meta = self.meta
+            found = template_of(meta.kind, self.events(), stream=stream, usage=usage, usage_asked=meta.usage_asked)
             spent = sum(len(part) for template in self._templates.values() for part in template)
             if spent + sum(map(len, found)) <= len(self.body) * _TEMPLATES:
                 self._templates[wanted] = found
         return found
-
-    def _render(self, *, stream: bool, usage: bool) -> bytes:
-        if stream:
-            return b"".join(self.frames(usage=usage, new_id=MARKED_ID))
-        return as_json(self.meta.kind, self.events(), new_id=MARKED_ID)
 
 
 def make_entry(meta: Meta, events: Sequence[Event], times: Sequence[float]) -> Entry:

@@ -88,6 +88,14 @@ def as_json(kind: Kind, events: Sequence[Event], *, new_id: bytes | None) -> byt
     return _json.encode(members)
 
 
+def template_of(kind: Kind, events: Sequence[Event], *, stream: bool, usage: bool, usage_asked: bool) -> list[bytes]:
+    """A finished answer in either form, cut where the id goes: `id.join(template)` is what a reader receives."""
+    if not stream:
+        return as_json(kind, events, new_id=MARKED_ID).split(ID_MARK)
+    strip = usage_asked and not usage
+    return b"".join(as_stream(kind, events, usage=usage, strip_usage=strip, new_id=MARKED_ID)).split(ID_MARK)
+
+
 def chunks_of(events: Sequence[Event]) -> list[dict[str, Any]]:
     """The JSON objects of a whole stream, without `[DONE]`."""
     return [msgspec.json.decode(event.data) for event in events if event.data is not None and not event.is_done]

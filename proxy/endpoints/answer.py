@@ -8,7 +8,7 @@ from starlette.types import Send
 from proxy.core.call import Call
 from proxy.core.recording import Broken, Clean, Head, Recording
 from proxy.core.status import forward_status, hit_status, unanswered_status
-from proxy.core.view import ID_MARK, MARKED_ID, as_json, as_stream, shown
+from proxy.core.view import shown, template_of
 from proxy.endpoints.client import PIECE, Header, send_error, send_whole
 from proxy.errors import PenstockError
 from proxy.ids import Ids
@@ -232,11 +232,8 @@ def recording_template(recording: Recording, head: Head, *, stream: bool, usage:
     wanted = (stream, stream and usage)
     template = recording.templates.get(wanted)
     if template is None:
-        if stream:
-            frames = as_stream("json", recording.events, usage=usage, strip_usage=False, new_id=MARKED_ID)
-            template = b"".join(frames).split(ID_MARK)
-        else:
-            template = as_json(head.kind, recording.events, new_id=MARKED_ID).split(ID_MARK)
+        asked = head.usage_asked
+        template = template_of(head.kind, recording.events, stream=stream, usage=usage, usage_asked=asked)
         recording.templates[wanted] = template
     return template
 

@@ -29,7 +29,6 @@ def meta(kind: Kind = "stream", *, usage_asked: bool = True, has_usage: bool = T
         epoch=3,
         usage_asked=usage_asked,
         has_usage=has_usage,
-        content_type=b"text/event-stream; charset=utf-8",
     )
 
 
@@ -71,7 +70,7 @@ def test_any_entry_survives_the_way_to_the_disk_and_back(
     body: bytes, times: list[float], key: bytes, model: str
 ) -> None:
     plain = meta("json")
-    entry = Entry(Meta(key, "json", plain.provider, model, 1.0, 2.0, 0, False, False, b"x"), body, tuple(times))
+    entry = Entry(Meta(key, "json", plain.provider, model, 1.0, 2.0, 0, False, False), body, tuple(times))
     assert same(unpack(pack(entry)), entry)
 
 
