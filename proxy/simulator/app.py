@@ -10,15 +10,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.simulator.chat import ChatCompletions, check_key
 from proxy.simulator.errors import ApiError
+from proxy.simulator.memory import Memory
+from proxy.simulator.mirror import PREFIX, Mirror
 from proxy.simulator.models import MODELS
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def build_simulator() -> ASGIApp:
-    """An OpenAI-compatible provider, with `/simulator/calls` and `/simulator/last` to see what reached it."""
-    chat = ChatCompletions()
-    inspection = _Inspection(chat)
+    """An OpenAI-compatible provider, with `/simulator/calls` and `/simulator/last` to see what reached it.
+
+    Everything under `/v1/mirror/` says what came.
+    """
+    memory = Memory()
+    chat = ChatCompletions(memory)
+    mirror = Mirror(memory)
+    inspection = _Inspection(chat, memory)
+
+    async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
+        # No route of Starlette's takes a path with a newline in it (`%0A`).
+        answer = mirror if scope["path"].startswith(PREFIX) else _unknown
+        await answer(scope, receive, send)
+
     routes = [
         _route("/v1/chat/completions", {"POST": chat.post}),
         _route("/v1/models", {"GET": _models}),
@@ -27,7 +40,7 @@ def build_simulator() -> ASGIApp:
         _route("/simulator/last", {"GET": inspection.last}),
     ]
     # Neither redirects nor Starlette's own middleware: what is wrapped around `send` hides the transport from `reset`.
-    return Router(routes, redirect_slashes=False, default=_unknown)
+    return Router(routes, redirect_slashes=False, default=elsewhere)
 
 
 class _ByMethod:
@@ -48,8 +61,9 @@ class _ByMethod:
 
 
 class _Inspection:
-    def __init__(self, chat: ChatCompletions) -> None:
+    def __init__(self, chat: ChatCompletions, memory: Memory) -> None:
         self._chat = chat
+        self._memory = memory
 
     async def calls(self, scope: Scope, receive: Receive, send: Send) -> None:
         await _json(self._chat.counts.shown(), scope, receive, send)
@@ -60,7 +74,7 @@ class _Inspection:
 
     async def last(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`{method, path, query, headers: {name: value}, pairs: [[name, value]], body, raw}`; body null if no JSON."""
-        last = self._chat.last
+        last = self._memory.last
         if last is None:
             await _refuse(ApiError(404, "No call has been made yet."), scope, receive, send)
             return

@@ -1,6 +1,5 @@
 """One call of /v1/chat/completions, from its bytes to its tally."""
 
-import hashlib
 import secrets
 import time
 
@@ -9,10 +8,11 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from proxy.simulator.answers import Answer, answer
-from proxy.simulator.behaviour import Behaviour
+from proxy.simulator.behaviour import Behaviour, on_any_answer
 from proxy.simulator.delivery import CallerLeftError, Delivery, Outcome, Pace, read_body
-from proxy.simulator.errors import ApiError, on_demand
+from proxy.simulator.errors import ApiError
 from proxy.simulator.faults import spoil
+from proxy.simulator.memory import Memory
 from proxy.simulator.render import Stamp, completion, stream
 from proxy.simulator.request import Chat, read
 from proxy.simulator.script import Script, whole
@@ -20,16 +20,6 @@ from proxy.simulator.tally import Counts
 
 _AT_ONCE = Pace(0.0, 0.0)
 _NO_FAULT = Behaviour()
-
-
-class Received(msgspec.Struct, frozen=True):
-    """A call as it came in: what a test of a proxy looks at. `raw` is the body, byte for byte."""
-
-    method: str
-    path: str
-    query: str
-    headers: tuple[tuple[str, str], ...]
-    raw: bytes
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -41,17 +31,16 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class ChatCompletions:
-    """The endpoint and its memory: the counts, the last call, and how often each `fail=K` request has failed."""
+    """The endpoint and its counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Memory) -> None:
         self.counts = Counts()
-        self.last: Received | None = None
-        self._failures: dict[bytes, int] = {}
+        self._memory = memory
 
     def forget(self) -> None:
         """All counts to 0. A call that is open goes on counting where it began."""
         self.counts = Counts()
-        self._failures.clear()
+        self._memory.forget_failures()
 
     async def post(self, scope: Scope, receive: Receive, send: Send) -> None:
         counts = self.counts
@@ -67,22 +56,21 @@ class ChatCompletions:
     async def _answer(self, counts: Counts, scope: Scope, receive: Receive, send: Send) -> Outcome:
         began = time.monotonic()
         headers = Headers(scope=scope)
+        options = ";".join(headers.getlist("x-simulator"))
         raw = await read_body(receive)
-        pairs = tuple(headers.items())
-        query = scope.get("query_string", b"").decode("latin-1")
-        self.last = Received(scope["method"], scope["path"], query, pairs, raw)
+        self._memory.note(scope, raw)
         try:
             check_key(headers)
-            chat = read(raw, ";".join(headers.getlist("x-simulator")))
+            chat = read(raw, options)
         except ApiError as error:
-            return await _deliver(Plan(refused(error), _AT_ONCE), began).run(receive, send)
+            return await _deliver(Plan(refused(error, on_any_answer(options)), _AT_ONCE), began).run(receive, send)
         return await self._serve(chat, raw, counts, began, receive, send)
 
     async def _serve(
         self, chat: Chat, raw: bytes, counts: Counts, began: float, receive: Receive, send: Send
     ) -> Outcome:
         if chat.behaviour.fail is not None:
-            chat = msgspec.structs.replace(chat, behaviour=self._while_failing(chat, raw))
+            chat = msgspec.structs.replace(chat, behaviour=self._memory.while_failing(chat.behaviour, raw))
         plan = _plan(chat)
         served = counts.served(chat.model.id)
         served.calls += 1
@@ -95,16 +83,6 @@ class ChatCompletions:
                 served.cached_tokens += plan.answer.prompt.cached
                 served.completion_tokens += delivery.tokens_sent
 
-    def _while_failing(self, chat: Chat, raw: bytes) -> Behaviour:
-        """The faults for the first K calls of exactly these bytes and options, mercy afterwards."""
-        options = msgspec.json.encode(chat.behaviour)
-        exact = hashlib.sha256(options + b"\0" + raw).digest()
-        failed = self._failures.get(exact, 0)
-        if failed >= (chat.behaviour.fail or 0):
-            return chat.behaviour.spared()
-        self._failures[exact] = failed + 1
-        return chat.behaviour.failing()
-
 
 def check_key(headers: Headers) -> None:
     """ApiError 401 for the one key that is refused; every other key is good, and so is none."""
@@ -116,9 +94,11 @@ def check_key(headers: Headers) -> None:
         )
 
 
-def refused(error: ApiError) -> Script:
-    script = whole(error.body())
-    return msgspec.structs.replace(script, status=error.status, headers=error.headers, failed=True, billed=False)
+def refused(error: ApiError, behaviour: Behaviour) -> Script:
+    """The error, with what the options do to it."""
+    script = whole(error.body(detail=behaviour.detail))
+    told = msgspec.structs.replace(script, status=error.status, headers=error.headers, failed=True, billed=False)
+    return spoil(told, behaviour)
 
 
 def _plan(chat: Chat) -> Plan:
@@ -127,7 +107,7 @@ def _plan(chat: Chat) -> Plan:
         _refuse_on_demand(chat)
         said = answer(chat)
     except ApiError as error:
-        return Plan(refused(error), Pace(behaviour.first or 0.0, 0.0))
+        return Plan(refused(error, behaviour), Pace(behaviour.first or 0.0, 0.0))
     stamp = Stamp("chatcmpl-" + secrets.token_hex(15)[:29], int(time.time()))
     streamed = bool(chat.request.stream) and not behaviour.json
     script = stream(said, chat, stamp) if streamed else completion(said, chat, stamp)
@@ -142,8 +122,7 @@ def _plan(chat: Chat) -> Plan:
 
 def _refuse_on_demand(chat: Chat) -> None:
     behaviour = chat.behaviour
-    if behaviour.status is not None:
-        raise on_demand(behaviour.status, behaviour.error_headers())
+    behaviour.refuse()
     if behaviour.refuse_usage and chat.request.stream_options is not None:
         message = "Unknown parameter: 'stream_options'."
         raise ApiError(400, message, param="stream_options", code="unknown_parameter")

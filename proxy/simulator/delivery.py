@@ -1,7 +1,8 @@
 """Sends a script on time, and notices within a moment a caller who leaves.
 
 Events are due at start + k × gap, not a gap after each other: a late one does not delay the rest. The loop holds one
-sleep and one send per event and nothing else, since benchmarks measure what stands in front of it.
+sleep and one send per event and nothing else, since benchmarks measure what stands in front of it; what takes more
+than that is in slow.py.
 """
 
 import asyncio
@@ -11,9 +12,10 @@ import struct
 from typing import Any
 
 import msgspec
-from starlette.types import Receive, Send
+from starlette.types import Message, Receive, Send
 
 from proxy.simulator.script import End, Script
+from proxy.simulator.slow import send_slowly
 
 # SO_LINGER with a time of 0: close() sends RST and forgets what is unsent.
 _LINGER_NOT = struct.pack("ii", 1, 0)
@@ -58,7 +60,8 @@ class Delivery:
 
     @property
     def tokens_sent(self) -> int:
-        return sum(self._script.tokens[: self.sent])
+        tokens = self._script.tokens
+        return sum(tokens[: self.sent]) + max(0, self.sent - len(tokens))
 
     async def run(self, receive: Receive, send: Send) -> Outcome:
         """Sends until the script or the caller's patience ends. The work is over when this returns."""
@@ -81,18 +84,27 @@ class Delivery:
 
     async def _send(self, send: Send) -> None:
         script = self._script
+        head = {"type": "http.response.start", "status": script.status, "headers": self._headers}
+        if script.slow:
+            await self._send_slowly(head, send)
+            return
         time, sleep, gap = asyncio.get_running_loop().time, asyncio.sleep, self._pace.gap
         if self._pace.first:
             await sleep(self._pace.first)
         if script.events or script.end is End.CLEAN:
             # The head leaves with the first event: `reset=0` and `stall=0` send nothing at all.
-            await send({"type": "http.response.start", "status": script.status, "headers": self._headers})
+            await send(head)
         start, paced = time(), script.paced
         for number, event in enumerate(script.events):
             if gap and (wait := start + min(number, paced) * gap - time()) > 0:
                 await sleep(wait)
             await send({"type": "http.response.body", "body": event, "more_body": True})
             self.sent = number + 1
+        await self._end(send)
+
+    async def _send_slowly(self, head: Message, send: Send) -> None:
+        async for _ in send_slowly(self._script, self._pace.first, self._pace.gap, head, send):
+            self.sent += 1
         await self._end(send)
 
     async def _end(self, send: Send) -> None:

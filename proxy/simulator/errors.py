@@ -41,8 +41,10 @@ class ApiError(Exception):
         self.param = param
         self.headers = headers
 
-    def body(self) -> bytes:
-        """`{"error": {"message", "type", "param", "code"}}`"""
+    def body(self, *, detail: bool = False) -> bytes:
+        """`{"error": {"message", "type", "param", "code"}}`, or `{"detail": message}` as FastAPI's servers say it."""
+        if detail:
+            return msgspec.json.encode({"detail": self.message})
         kind = told_type(self.status)
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return msgspec.json.encode({"error": error})

@@ -1,13 +1,20 @@
 """What options do to a finished script. The normal path never comes here.
 
-A fault takes a script and its option's value and returns another script. Where a stream has events, a JSON body has
-two halves: `cut=1` of a JSON answer is its first half.
+A fault takes a script and its option's value and returns another script. Where a stream has events, any other body has
+two halves: `cut=1` of a JSON answer is its first half. What counts bytes counts them as they are sent, so after `gzip`,
+and without comments.
 """
 
-from collections.abc import Callable, Mapping
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice, repeat
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from proxy.simulator.behaviour import Behaviour
 from proxy.simulator.errors import ApiError
@@ -18,7 +25,12 @@ _PAGE = (
     b"<body><h1>502 Bad Gateway</h1><p>The simulator was told to send a page.</p></body></html>\n"
 )
 
-Fault = Callable[[Script, int], Script]
+_NO_JSON = b'data: {"id": this is no JSON\n\n'
+
+# The text of a JSON body: of an answer or of an error.
+_TEXT = re.compile(rb'("(?:content|message|detail)":)(?:null|"(?:[^"\\]|\\.)*")')
+
+Fault = Callable[[Script, Any], Script]
 
 
 def spoil(script: Script, behaviour: Behaviour) -> Script:
@@ -35,47 +47,184 @@ def _first(script: Script, count: int) -> Script:
     if not script.streamed:
         body = b"".join(script.events)
         half = len(body) // 2
-        script = msgspec.structs.replace(
-            script, events=(body[:half], body[half:]), tokens=(sum(script.tokens), 0), paced=0
-        )
-    return msgspec.structs.replace(
-        script, events=script.events[:count], tokens=script.tokens[:count], paced=min(script.paced, count), failed=True
-    )
+        script = replace(script, events=(body[:half], body[half:]), tokens=(sum(script.tokens), 0), paced=0, again=b"")
+    return _with_events(script, tuple(islice(_all_events(script), count)))
+
+
+def _all_events(script: Script) -> Iterator[bytes]:
+    return chain(script.events, repeat(script.again) if script.again else ())
+
+
+def _with_events(script: Script, events: tuple[bytes, ...]) -> Script:
+    """These are all that is left of its events, endless or not: whoever gets them gets no whole answer."""
+    beyond = (1,) * (len(events) - len(script.tokens))
+    tokens = (script.tokens + beyond)[: len(events)]
+    return replace(script, events=events, tokens=tokens, paced=min(script.paced, len(events)), again=b"", failed=True)
 
 
 def _cut(script: Script, count: int) -> Script:
     # Without a promised length: a client cannot see that this end is early.
-    return msgspec.structs.replace(_first(script, count), length=None)
+    return replace(_first(script, count), length=None)
 
 
 def _reset(script: Script, count: int) -> Script:
-    return msgspec.structs.replace(_first(script, count), end=End.RESET)
+    return replace(_first(script, count), end=End.RESET)
 
 
 def _stall(script: Script, count: int) -> Script:
-    return msgspec.structs.replace(_first(script, count), end=End.STALL)
+    return replace(_first(script, count), end=End.STALL)
+
+
+def _first_bytes(script: Script, count: int) -> Script:
+    """The head, and so many bytes of the body."""
+    kept: list[bytes] = []
+    for event in _all_events(script):
+        if count <= 0:
+            break
+        kept.append(event[:count])
+        count -= len(event)
+    # An event of nothing lets the head leave.
+    return _with_events(script, tuple(kept) or (b"",))
+
+
+def _cut_at(script: Script, count: int) -> Script:
+    return replace(_first_bytes(script, count), length=None)
+
+
+def _reset_at(script: Script, count: int) -> Script:
+    return replace(_first_bytes(script, count), end=End.RESET)
 
 
 def _error(script: Script, count: int) -> Script:
     body = ApiError(500, "The server had an error while processing your request.", code="server_error").body()
     if not script.streamed:
-        return msgspec.structs.replace(whole(body), failed=True)
+        return replace(_with_body(script, body), failed=True)
     kept = _first(script, count)
-    return msgspec.structs.replace(kept, events=(*kept.events, b"data: " + body + b"\n\n"), tokens=(*kept.tokens, 0))
+    return replace(kept, events=(*kept.events, b"data: " + body + b"\n\n"), tokens=(*kept.tokens, 0))
 
 
 def _nodone(script: Script, _: int) -> Script:
     if script.events[-1:] != (DONE,):
         return script
-    return msgspec.structs.replace(script, events=script.events[:-1], tokens=script.tokens[:-1])
+    return replace(script, events=script.events[:-1], tokens=script.tokens[:-1])
 
 
-def _html(_script: Script, _: int) -> Script:
-    page = whole(_PAGE, content_type="text/html")
-    return msgspec.structs.replace(page, failed=True, billed=False)
+def _html(script: Script, _: int) -> Script:
+    return replace(_with_body(script, _PAGE), content_type="text/html", failed=True, billed=False)
 
 
-# By option, in the order in which they are applied.
+def _with_body(script: Script, body: bytes) -> Script:
+    """One body instead, under the same head."""
+    return replace(whole(body), status=script.status, headers=script.headers, billed=script.billed)
+
+
+def _malformed(script: Script, count: int) -> Script:
+    if not script.streamed:
+        return replace(_with_body(script, b"".join(script.events)[:-1]), tokens=script.tokens, failed=True)
+    return _inserted(script, count, _NO_JSON)
+
+
+def _big(script: Script, count: int) -> Script:
+    text = b"x" * count
+    if script.streamed:
+        return _inserted(script, 1, _content_event(script, text))
+    before, after = _around_text(b"".join(script.events))
+    body = before + text + after
+    return replace(script, events=(body,), tokens=(sum(script.tokens),), paced=1, length=len(body))
+
+
+def _endless(script: Script, _: int) -> Script:
+    if script.streamed:
+        # Everything before the finish.
+        kept, again = _with_events(script, script.events[: script.paced]), _content_event(script, b" on")
+    else:
+        before, _after = _around_text(b"".join(script.events))
+        kept, again = _with_events(script, (before,)), b"on and on " * 100
+    return replace(kept, again=again, paced=sys.maxsize, length=None)
+
+
+def _inserted(script: Script, at: int, event: bytes) -> Script:
+    events = (*script.events[:at], event, *script.events[at:])
+    return replace(
+        script,
+        events=events,
+        tokens=(*script.tokens[:at], 0, *script.tokens[at:]),
+        paced=script.paced + (at <= script.paced),
+    )
+
+
+def _content_event(script: Script, text: bytes) -> bytes:
+    """A content event of the first choice, stamped as the stream's own; `text` needs no escapes."""
+    chunk = msgspec.json.decode(script.events[0].removeprefix(b"data: "))
+    chunk["choices"][0]["delta"] = {"content": text.decode()}
+    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+
+
+def _around_text(body: bytes) -> tuple[bytes, bytes]:
+    """What stands before and after the text of a JSON body; of any other body all stands before."""
+    found = _TEXT.search(body)
+    if found is None:
+        return body, b""
+    return body[: found.end(1)] + b'"', b'"' + body[found.end() :]
+
+
+def _comments(script: Script, seconds: float) -> Script:
+    return replace(script, comments=seconds) if script.streamed else script
+
+
+def _gzip(script: Script, _: int) -> Script:
+    # A full flush after each event: it can be read as soon as it comes, and be sent again and again.
+    packer = zlib.compressobj(wbits=31)
+    events = [packer.compress(event) + packer.flush(zlib.Z_FULL_FLUSH) for event in script.events]
+    again = packer.compress(script.again) + packer.flush(zlib.Z_FULL_FLUSH) if script.again else b""
+    if events and not again:
+        events[-1] += packer.flush()
+    return replace(
+        script,
+        events=tuple(events),
+        again=again,
+        length=None if script.length is None else sum(map(len, events)),
+        headers=(*script.headers, ("content-encoding", "gzip")),
+        comments=0.0,  # plain text would break it
+    )
+
+
+def _dribble(script: Script, seconds: float) -> Script:
+    return replace(script, dribble=seconds)
+
+
+def _type(script: Script, media: str) -> Script:
+    return replace(script, content_type=media)
+
+
+def _cookie(script: Script, word: str) -> Script:
+    return replace(script, headers=(*script.headers, ("set-cookie", f"sim={word}; Path=/")))
+
+
+def _header(script: Script, field: str) -> Script:
+    name, _, value = field.partition(":")
+    return replace(script, headers=(*script.headers, (name, value.strip())))
+
+
+# By option, in the order in which they are applied: `type` last of those that look whether this is a stream.
 FAULTS: Mapping[str, Fault] = MappingProxyType(
-    {"html": _html, "nodone": _nodone, "error": _error, "cut": _cut, "reset": _reset, "stall": _stall}
+    {
+        "html": _html,
+        "nodone": _nodone,
+        "big": _big,
+        "endless": _endless,
+        "malformed": _malformed,
+        "error": _error,
+        "cut": _cut,
+        "reset": _reset,
+        "stall": _stall,
+        "comments": _comments,
+        "gzip": _gzip,
+        "cut_at": _cut_at,
+        "reset_at": _reset_at,
+        "dribble": _dribble,
+        "type": _type,
+        "cookie": _cookie,
+        "header": _header,
+    }
 )

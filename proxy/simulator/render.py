@@ -66,9 +66,11 @@ def stream(answer: Answer, chat: Chat, stamp: Stamp) -> Script:
     of_choices = [list(_chunks(choice, chat)) for choice in answer.choices]
     chunks = [chunk for turn in zip_longest(*of_choices) for chunk in turn if chunk is not None]
     events = [head + body + tail for body, _ in chunks]
+    if chat.behaviour.usage:
+        events[-1] = head + chunks[-1][0] + b'],"usage":' + _encode(usage(answer)) + b"}\n\n"
     # The end comes with the last token: a provider does not pause between its last word and its full stop.
     paced = len(events) - 1
-    if chat.include_usage:
+    if chat.include_usage and not chat.behaviour.usage:
         events.append(head + b'],"usage":' + _encode(usage(answer)) + b"}\n\n")
     events.append(DONE)
     tokens = [count for _, count in chunks]

@@ -7,6 +7,7 @@ import msgspec
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 JSON = "application/json"
 DONE = b"data: [DONE]\n\n"
+COMMENT = b": keep-alive\n\n"
 
 
 class End(enum.Enum):
@@ -21,7 +22,8 @@ class Script(msgspec.Struct, frozen=True):
     """`events` with the completion tokens that each holds; the first `paced` of them are a gap apart, the rest at once.
 
     `length` is the Content-Length that is promised (None: chunked). `failed`: whoever gets this got no whole answer.
-    `billed`: the prompt counts as consumed.
+    `billed`: the prompt counts as consumed. `again`: an event of one token that follows for ever; no end is reached.
+    `dribble`: seconds between any two bytes. `comments`: seconds of silence after which a comment is sent, 0 for none.
     """
 
     events: tuple[bytes, ...]
@@ -34,10 +36,18 @@ class Script(msgspec.Struct, frozen=True):
     end: End = End.CLEAN
     failed: bool = False
     billed: bool = True
+    again: bytes = b""
+    dribble: float | None = None
+    comments: float = 0.0
 
     @property
     def streamed(self) -> bool:
         return self.content_type == EVENT_STREAM
+
+    @property
+    def slow(self) -> bool:
+        """It takes more than one sleep and one send per event."""
+        return bool(self.again or self.comments or self.dribble is not None)
 
 
 def whole(body: bytes, tokens: int = 0, content_type: str = JSON) -> Script:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import msgspec
 import openai
 import pytest
 
@@ -46,6 +47,11 @@ def test_the_grammar_reads_suffix_and_header() -> None:
         ("m;first=nan", "first=nan"),
         ("m;retry-after=a\nb", "retry-after=a"),
         ("m;retry-after-ms=1;nodone=maybe", "nodone=maybe"),
+        ("m;comments=0", "comments=0"),
+        ("m;header=no value", "header=no value"),
+        ("m;header=a b:c", "header=a b:c"),
+        ("m;cookie=a,b", "cookie=a,b"),
+        ("m;cut_at=1", "cut_at"),
     ],
 )
 def test_an_option_that_does_not_exist_or_fit_is_named(model: str, named: str) -> None:
@@ -197,3 +203,85 @@ def test_finish_empty_and_refusal_shape_the_message(client: openai.OpenAI) -> No
     assert as_json(client, request(model="sim-instant;finish=length"))["choices"][0]["finish_reason"] == "length"
     assert content(as_json(client, request(model="sim-instant;empty"))) == ""
     assert as_json(client, request(model="sim-instant;refusal"))["choices"][0]["message"]["refusal"]
+
+
+def test_malformed_is_one_event_more_that_is_no_json(wire: httpx.Client) -> None:
+    lines = streamed(wire, "malformed=2;chunks=3").text.split("\n\n")[:-1]
+    assert len(lines) == 1 + 3 + 1 + 1 + 1
+    with pytest.raises(msgspec.DecodeError):
+        msgspec.json.decode(lines.pop(2).removeprefix("data: "))
+    assert all(msgspec.json.decode(line.removeprefix("data: ")) for line in lines[:-1])
+    assert lines[-1] == "data: [DONE]"
+
+
+def test_a_malformed_json_answer_is_no_json(wire: httpx.Client) -> None:
+    response = wire.post(PATH, json=request(model="sim-instant;malformed=0"))
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    with pytest.raises(msgspec.DecodeError):
+        msgspec.json.decode(response.content)
+
+
+def test_big_is_one_event_more_of_so_much_text(wire: httpx.Client) -> None:
+    said = events(streamed(wire, "big=2000000;chunks=3"))
+    assert len(said) == 1 + 1 + 3 + 1 + 1
+    assert len(said[1]["choices"][0]["delta"]["content"]) == 2_000_000
+    assert {name for chunk in said[:-1] for name in chunk} == set(said[1])
+
+
+@pytest.mark.parametrize("shape", ["chunks=3", "refusal", "empty"])
+def test_a_big_json_answer_holds_so_much_text(wire: httpx.Client, shape: str) -> None:
+    response = wire.post(PATH, json=request(model=f"sim-instant;big=2000000;{shape}"))
+    assert len(content(response.json())) == 2_000_000
+
+
+def test_a_big_error_holds_so_much_text(wire: httpx.Client) -> None:
+    assert len(streamed(wire, "status=500;big=70000").json()["error"]["message"]) == 70_000
+    assert len(streamed(wire, "status=500;big=70000;detail").json()["detail"]) == 70_000
+
+
+@pytest.mark.parametrize("options", ["type=text/plain", "type=text/plain;cut=3", "type=text/plain;status=500"])
+def test_type_is_the_content_type_of_any_answer(wire: httpx.Client, options: str) -> None:
+    assert streamed(wire, options).headers["content-type"] == "text/plain"
+
+
+def test_redirect_points_elsewhere(wire: httpx.Client) -> None:
+    response = streamed(wire, "redirect=http://127.0.0.1:9/v1?a=b")
+    assert (response.status_code, response.headers["location"]) == (307, "http://127.0.0.1:9/v1?a=b")
+    assert streamed(wire, "redirect=/x;status=303").status_code == 303
+    assert settled(wire)["failed"] == 2
+
+
+def test_usage_comes_with_the_finish_unasked(wire: httpx.Client) -> None:
+    for members in ({}, {"stream_options": {"include_usage": True}}):
+        *chunks, finish, done = events(streamed(wire, "usage;chunks=3", **members))
+        assert done == "[DONE]"
+        assert finish["choices"][0]["finish_reason"] == "stop"
+        assert finish["usage"]["completion_tokens"] == 3
+        assert not any(chunk.get("usage") for chunk in chunks)
+
+
+def test_detail_is_another_shape_of_error(wire: httpx.Client) -> None:
+    refusals = [
+        streamed(wire, "detail;status=500"),
+        streamed(wire, "detail", response_format={"type": "poem"}),
+        wire.post(PATH, content=b"{", headers={"x-simulator": "detail"}),
+    ]
+    assert [refusal.status_code for refusal in refusals] == [500, 400, 400]
+    assert [list(refusal.json()) for refusal in refusals] == [["detail"]] * 3
+
+
+def test_header_and_cookie_are_on_every_answer(wire: httpx.Client) -> None:
+    told = "header=X-Odd:a=b: c;cookie=crumb"
+    answers = [streamed(wire, told), streamed(wire, f"{told};status=503"), streamed(wire, f"{told};fail=0;html")]
+    answers.append(wire.post(PATH, content=b"{", headers={"x-simulator": told}))
+    wire.cookies.clear()
+    assert [answer.status_code for answer in answers] == [200, 503, 200, 400]
+    for answer in answers:
+        assert (answer.headers["x-odd"], answer.headers["set-cookie"]) == ("a=b: c", "sim=crumb; Path=/")
+
+
+def test_faults_of_the_body_spoil_errors_too(wire: httpx.Client) -> None:
+    whole, half = streamed(wire, "status=500"), streamed(wire, "status=500;cut=1")
+    assert len(half.content) == len(whole.content) // 2
+    page = streamed(wire, "status=502;html;retry-after=3")
+    assert (page.status_code, page.headers["content-type"], page.headers["retry-after"]) == (502, "text/html", "3")

@@ -48,11 +48,11 @@ def test_a_json_caller_who_leaves_is_counted(wire: httpx.Client) -> None:
     assert counts["by_model"]["sim-instant"]["completion_tokens"] == 0
 
 
-def begin(address: str, body: bytes, promised: int) -> socket.socket:
+def begin(address: str, body: bytes, promised: int, target: str = PATH) -> socket.socket:
     """A connection on which a call has begun; whoever closes it hangs up."""
     url = httpx.URL(address)
     connection = socket.create_connection((url.host, url.port))
-    head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: {promised}\r\n\r\n"
+    head = f"POST {target} HTTP/1.1\r\nhost: x\r\ncontent-length: {promised}\r\n\r\n"
     connection.sendall(head.encode() + body)
     return connection
 
