@@ -14,7 +14,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from proxy.core.access import Access, Grant
 from proxy.core.entry import Entry, pack, unpack
+from proxy.core.load import Load
 from proxy.core.policy import Rules
 from proxy.core.routing import Named, Routes
 from proxy.endpoints.chat import ChatCompletions, Options
@@ -22,6 +24,7 @@ from proxy.endpoints.gate import Gate
 from proxy.endpoints.intake import Door
 from proxy.endpoints.models import Models
 from proxy.endpoints.operations import Operations
+from proxy.endpoints.passthrough import Passthrough
 from proxy.endpoints.refusals import Refusals
 from proxy.flights import Flights
 from proxy.ids import Ids
@@ -39,6 +42,8 @@ from proxy.transport import AiohttpTransport
 from proxy.upstream import Upstream
 
 EPOCH_POLL = 0.5  # seconds: a purge by command is in force within a second
+
+CHAT = ("/v1/chat/completions", "/chat/completions")  # some SDKs are given a base_url without /v1
 
 # Headers that pages may read; a browser takes no prefix.
 EXPOSED = """
@@ -96,9 +101,15 @@ class Application:
 
 @asynccontextmanager
 async def build_app(
-    settings: Settings, *, api_keys: Mapping[str, str], clock: Clock | None = None
+    settings: Settings,
+    *,
+    api_keys: Mapping[str, str],
+    client_keys: Mapping[str, bytes] | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Application]:
-    """The proxy that these settings describe, as long as the context lasts. `api_keys`: by provider's name.
+    """The proxy that these settings describe, as long as the context lasts.
+
+    `api_keys`: by provider's name. `client_keys`: the SHA-256 of each of [[keys]], by its name.
 
     Raises StartupError: another process has the data directory, or it cannot be used.
     """
@@ -111,7 +122,8 @@ async def build_app(
         stack.push_async_callback(store.close)
         learner = asyncio.create_task(store.learn())
         stack.callback(learner.cancel)
-        flights = Flights(on_abandon=settings.cache.on_abandon, max_entry=settings.cache.max_entry)
+        load = _load(settings)
+        flights = Flights(on_abandon=settings.cache.on_abandon, max_entry=settings.cache.max_entry, load=load)
         purges = PurgeWatch(Epoch(directory / "purges"), store)
         follower = asyncio.create_task(purges.follow())
         stack.callback(follower.cancel)
@@ -125,7 +137,7 @@ async def build_app(
         edges = Edges(providers, store, flights, purges, meter, clock)
         pipeline = Pipeline(_terms(settings, key_secret or os.urandom(32)), _rules(settings), _routes(settings), edges)
         _watch_sizes(meter, flights, store)
-        gate = _endpoints(settings, pipeline, edges, meter)
+        gate = _endpoints(settings, pipeline, edges, meter, _door(settings, client_keys or {}, load))
         yield Application(_for_pages(gate, settings.server.cors_origins), gate, flights, settings.server.drain)
 
 
@@ -158,7 +170,11 @@ def _open_store(settings: Settings, meter: Meter, *, on_disk: bool) -> TieredSto
 def _terms(settings: Settings, key_secret: bytes) -> Terms:
     cache = settings.cache
     return Terms(
-        secret=key_secret, ignore=cache.ignore, ttl=float(cache.ttl), stale_if_error=float(cache.stale_if_error)
+        secret=key_secret,
+        ignore=cache.ignore,
+        shared=cache.shared,
+        ttl=float(cache.ttl),
+        stale_if_error=float(cache.stale_if_error),
     )
 
 
@@ -178,28 +194,49 @@ def _routes(settings: Settings) -> Routes:
     )
 
 
-def _endpoints(settings: Settings, pipeline: Pipeline, edges: Edges, meter: Meter) -> Gate:
+def _load(settings: Settings) -> Load:
     server = settings.server
-    door = Door(origins=frozenset(server.cors_origins), loopback_only=server.loopback, max_body=server.max_body)
-    options = Options(
-        forward=tuple(sorted(name.lower().encode() for name in server.forward_headers)),
-        recorded_pace=settings.cache.replay == "recorded",
+    return Load(max_flights=server.max_flights, max_readers=server.max_readers, max_buffered=server.max_buffered)
+
+
+def _door(settings: Settings, client_keys: Mapping[str, bytes], load: Load) -> Door:
+    server = settings.server
+    grants = {
+        client_keys[key.name]: Grant(key.name, frozenset(segment.encode() for segment in key.passthrough))
+        for key in settings.keys
+    }
+    return Door(
+        origins=frozenset(server.cors_origins),
+        loopback_only=server.loopback and not grants,
+        max_body=server.max_body,
+        body_timeout=server.body_timeout,
+        access=Access(grants),
+        load=load,
     )
+
+
+def _endpoints(settings: Settings, pipeline: Pipeline, edges: Edges, meter: Meter, door: Door) -> Gate:
+    forward = tuple(sorted(name.lower().encode() for name in settings.server.forward_headers))
+    options = Options(forward=forward, recorded_pace=settings.cache.replay == "recorded")
+    provider = edges.providers[settings.default_provider]
     ids = Ids()
     chat = ChatCompletions(pipeline, door, options, ids=ids, meter=meter, clock=edges.clock)
-    models = Models(settings.models, edges.providers[settings.default_provider], door, ids=ids, meter=meter)
+    models = Models(settings.models, provider, door, ids=ids, meter=meter)
+    passthrough = Passthrough(provider, door, forward, ids=ids, meter=meter, clock=edges.clock)
     operations = Operations(meter.exposition, CONTENT_TYPE, door)
     routes = [
-        Route("/v1/chat/completions", chat, methods=["POST"]),
+        *(Route(path, chat, methods=["POST"]) for path in CHAT),
+        Route("/openai/deployments/{deployment:path}/chat/completions", chat, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
         Route("/v1/models/{model:path}", models, methods=["GET"]),
+        Route("/v1/{path:path}", passthrough),
         Route("/livez", operations.livez),
         Route("/readyz", operations.readyz),
         Route("/metrics", operations.metrics),
     ]
     app = Starlette(routes=routes, exception_handlers=Refusals(ids).handlers)
     app.router.redirect_slashes = False  # its redirect goes to whatever Host the request names
-    gate = operations.gate = Gate(app, {"/v1/chat/completions": chat})
+    gate = operations.gate = Gate(app, dict.fromkeys(CHAT, chat))
     meter.requests_open.set_function(lambda: gate.open)
     return gate
 

@@ -2,17 +2,26 @@
 
 import logging
 import os
+import resource
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from proxy import __version__
 from proxy.errors import StartupError
-from proxy.settings import Settings, load_settings, read_settings
+from proxy.reading import load_settings, read_settings
+from proxy.settings import Server as ServerSettings
+from proxy.settings import Settings
 
+if TYPE_CHECKING:
+    from proxy.wire import Bounds
+
+SPARE_FILES = 64  # for the data directory, the log and whatever else
 EX_CONFIG = 78  # sysexits.h: something is wrong with the configuration
 
 
@@ -54,8 +63,7 @@ def serve(config: Path | None, upstream: str | None, host: str | None, port: int
     penstock serve --config penstock.toml
     """
     settings = _settings(config, upstream, _overrides(host, port, data_dir))
-    keys = _api_keys(settings)
-    _run(_serve(settings, keys))
+    _run(_serve(settings, _api_keys(settings), client_keys(settings)))
 
 
 @main.command()
@@ -64,8 +72,9 @@ def serve(config: Path | None, upstream: str | None, host: str | None, port: int
 def simulator(host: str, port: int) -> None:
     """Run the built-in provider: OpenAI-compatible, deterministic, no network, no key.
 
-    GET /simulator/calls says what it was asked. A model's name may carry behaviour on demand, such as
-    "sim-small;first=0.5;gap=0.02" or "sim-small;status=503".
+    GET /simulator/calls says what it was asked. A model's name, or the header x-simulator, may carry behaviour on
+    demand, such as "sim-small;first=0.5;gap=0.02", "sim-small;status=503" or "sim-small;stall=2;comments=1".
+    Everything under /v1/mirror/ says what came; GET /v1/mirror/bytes/N sends N bytes.
     """
     from proxy.simulator import build_simulator  # noqa: PLC0415 - the other commands start without it
 
@@ -165,14 +174,29 @@ def _key_path(provider: str) -> str:
 
 
 def _api_keys(settings: Settings) -> dict[str, str]:
-    keys = {}
-    for name, variable in _key_names(settings):
-        value = os.environ.get(variable, "").strip()
-        if not value:
-            told = f"the environment variable {variable} is not set; put the provider's key there."
-            raise StartupError(f"{_key_path(name)}: {told}")
-        keys[name] = value
-    return keys
+    """By provider. Raises StartupError."""
+    return {name: _secret(_key_path(name), variable, "the provider's key") for name, variable in _key_names(settings)}
+
+
+def client_keys(settings: Settings) -> dict[str, bytes]:
+    """The SHA-256 of each of [[keys]], by its name. Raises StartupError."""
+    found: dict[str, bytes] = {}
+    for index, key in enumerate(settings.keys):
+        if key.key_env is None:
+            digest = bytes.fromhex(key.key_sha256 or "")
+        else:
+            digest = sha256(_secret(f"keys[{index}].key_env", key.key_env, "this key").encode()).digest()
+        if digest in found.values():
+            raise StartupError(f"keys[{index}]: {key.name!r} is the same key as another one's.")
+        found[key.name] = digest
+    return found
+
+
+def _secret(path: str, variable: str, what: str) -> str:
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise StartupError(f"{path}: the environment variable {variable} is not set; put {what} there.")
+    return value
 
 
 def _run(work: Coroutine[None, None, None]) -> None:
@@ -185,15 +209,38 @@ def _run(work: Coroutine[None, None, None]) -> None:
     uvloop.run(work)
 
 
-async def _serve(settings: Settings, keys: dict[str, str]) -> None:
+async def _serve(settings: Settings, api_keys: dict[str, str], client_keys: dict[str, bytes]) -> None:
     from proxy.app import build_app  # noqa: PLC0415 - the other commands start without it
 
-    async with build_app(settings, api_keys=keys) as app:
-        await _listen(app.asgi, settings.server.host, settings.server.port, drain=app.drain, name="Penstock")
+    async with build_app(settings, api_keys=api_keys, client_keys=client_keys) as app:
+        server = settings.server
+        await _listen(app.asgi, server.host, server.port, drain=app.drain, name="Penstock", bounds=bounds_of(server))
+
+
+def bounds_of(server: ServerSettings) -> "Bounds":
+    """What one client may take up. Allows this process as many open files as it can have."""
+    from proxy.wire import Bounds  # noqa: PLC0415 - the other commands start without it
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    files = most if most != resource.RLIM_INFINITY else 1 << 20
+    return Bounds(
+        headers=server.max_headers,
+        head=server.max_header_size,
+        head_timeout=server.head_timeout,
+        send_timeout=server.send_timeout,
+        connections=min(server.max_connections, max(1, files // 2 - SPARE_FILES)),  # each may need one upstream
+    )
 
 
 async def _listen(
-    app: Callable[..., Awaitable[None]], host: str, port: int, *, drain: Callable[[], Awaitable[None]], name: str
+    app: Callable[..., Awaitable[None]],
+    host: str,
+    port: int,
+    *,
+    drain: Callable[[], Awaitable[None]],
+    name: str,
+    bounds: "Bounds | None" = None,
 ) -> None:
     from proxy.server import Server  # noqa: PLC0415 - the other commands start without it
 
@@ -201,7 +248,7 @@ async def _listen(
         click.echo(f"{name} {__version__} listens on {url}/v1")
 
     with _bound(host, port) as listener:
-        await Server(app, host=host, port=port, drain=drain, ready=ready).serve(sockets=[listener])
+        await Server(app, host=host, port=port, drain=drain, ready=ready, bounds=bounds).serve(sockets=[listener])
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -2,14 +2,18 @@
 
     PenstockError                    500  api_error
     ├── InvalidRequest               400  invalid_request_error
-    │   ├── BodyTimeout              408
+    │   ├── RequestTimeout           408  a head or a body that does not come
     │   ├── BodyTooLarge             413
+    │   ├── HeadersTooLarge          431
     │   ├── UnsupportedEncoding      415  (an encoded body)
     │   └── UnsupportedMediaType     415  (a body that does not say it is JSON)
-    ├── Forbidden                    403  a foreign Origin, a Host that is not ours
+    ├── Unauthorized                 401  no key that is in force
+    ├── Forbidden                    403  a foreign Origin, a Host that is not ours, a path that the key may not use
     ├── NotFound                     404
     ├── MethodNotAllowed             405
     ├── NotCached                    504  only-if-cached and nothing is
+    ├── NoWebSocket                  501
+    ├── Overloaded                   503  too much is under way
     ├── ShuttingDown                 503
     └── UpstreamError                502
         ├── UpstreamConnectError     502  nothing was sent
@@ -58,9 +62,14 @@ class InvalidRequest(PenstockError):
     code: str | None = None
 
 
-class BodyTimeout(InvalidRequest):
+class RequestTimeout(InvalidRequest):
     status = 408
     code = "request_timeout"
+
+
+class HeadersTooLarge(InvalidRequest):
+    status = 431
+    code = "request_headers_too_large"
 
 
 class BodyTooLarge(InvalidRequest):
@@ -76,6 +85,12 @@ class UnsupportedEncoding(InvalidRequest):
 class UnsupportedMediaType(InvalidRequest):
     status = 415
     code = "unsupported_media_type"
+
+
+class Unauthorized(PenstockError):
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
 
 
 class Forbidden(PenstockError):
@@ -101,6 +116,21 @@ class NotCached(PenstockError):
     type = "invalid_request_error"
     code = "not_cached"
     retry = False
+
+
+class NoWebSocket(PenstockError):
+    status = 501
+    type = "invalid_request_error"
+    code = "websocket_not_supported"
+    retry = False
+
+
+class Overloaded(PenstockError):
+    status = 503
+    code = "overloaded"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message + " Try again in a moment.", retry_after=1)
 
 
 class ShuttingDown(PenstockError):

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Literal
 
+from proxy.core.load import Load
 from proxy.core.recording import Broken, Clean, Ending, Head, Recording
 from proxy.core.sse import Event
 from proxy.errors import PenstockError, ShuttingDown
@@ -110,10 +111,24 @@ class Flight:
     began later has been kept already, and this answer is the older one. `origin`: the body that it answers.
     """
 
-    __slots__ = ("_flights", "_room", "key", "origin", "outrun", "readers", "recording", "task", "ttl")
+    __slots__ = (
+        "_counted",
+        "_flights",
+        "_load",
+        "_room",
+        "key",
+        "origin",
+        "outrun",
+        "readers",
+        "recording",
+        "task",
+        "ttl",
+    )
 
     def __init__(self, flights: "Flights", key: bytes | None, *, ttl: float, origin: bytes, max_entry: int) -> None:
         self._flights = flights
+        self._load = flights.load
+        self._counted = 0  # bytes of this flight that the load knows of
         self._room: asyncio.Future[None] | None = None
         self.key = key
         self.ttl = ttl
@@ -127,6 +142,7 @@ class Flight:
         """A new reader, from the start of the recording."""
         reader = Reader(self)
         self.readers.add(reader)
+        self._load.readers += 1
         if ttl is not None:
             self.ttl = min(self.ttl, ttl)
         return reader
@@ -146,6 +162,9 @@ class Flight:
 
     def wake(self) -> None:
         """Tell the readers what was appended; once for all events that came together."""
+        self.count()
+        if self._load.pressed:
+            self.recording.forgo()
         for reader in self.readers:
             reader.wake()
 
@@ -162,7 +181,7 @@ class Flight:
         """Wait while an oversized answer is too far ahead of its slowest reader."""
         if not self.readers:
             self._flights.abandoned(self)  # was to be finished for the cache, which it no longer fits
-        while self.recording.oversized and self._backlog() > WINDOW:
+        while self.recording.oversized and self.recording.held > WINDOW:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
 
@@ -170,25 +189,35 @@ class Flight:
         """A reader of an oversized answer went on: drop what all have passed, and let the producer go on."""
         if self.readers:
             self.recording.let_go(min(reader.position for reader in self.readers))
+        self.count()
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
-    def _backlog(self) -> int:
-        return sum(len(event.raw) for event in self.recording.events)
-
     def leave(self, reader: Reader) -> None:
         """Take a reader out; the last one out may end the flight."""
-        self.readers.discard(reader)
+        if reader not in self.readers:
+            return
+        self.readers.remove(reader)
+        self._load.readers -= 1
         if self.recording.oversized:
             self.let_go()
         if not self.readers:
             self._flights.abandoned(self)
+            self.count()
+
+    def count(self) -> None:
+        """Tell the load how many bytes are held for this flight: none once it is over and nobody reads it."""
+        over = not self.readers and (self.task is None or self.task.done())
+        held = 0 if over else self.recording.held + len(self.origin)
+        self._load.recorded += held - self._counted
+        self._counted = held
 
 
 class Flights:
     """All flights. Every method is synchronous: between looking and acting, nothing else runs."""
 
-    def __init__(self, *, on_abandon: OnAbandon, max_entry: int) -> None:
+    def __init__(self, *, on_abandon: OnAbandon, max_entry: int, load: Load) -> None:
+        self.load = load
         self._by_key: dict[bytes, list[Flight]] = {}  # in the order in which they began
         self._all: set[Flight] = set()
         self._on_abandon = on_abandon
@@ -198,17 +227,25 @@ class Flights:
         return len(self._all)
 
     def find(self, key: bytes) -> Flight | None:
-        """The newest flight of this key, if it takes joiners."""
+        """The newest flight of this key, if it takes joiners. Raises Overloaded where that has no room for one more."""
         flights = self._by_key.get(key)
-        return flights[-1] if flights and flights[-1].joinable else None
+        if not flights or not flights[-1].joinable:
+            return None
+        self.load.admit_reader()
+        return flights[-1]
 
     def lead(self, key: bytes | None, produce: Produce, *, ttl: float, origin: bytes = b"") -> Reader:
-        """Start a flight and read it first. With a key it becomes the newest of that key; without, nobody finds it."""
+        """Start a flight and read it first. With a key it becomes the newest of that key; without, nobody finds it.
+
+        Raises Overloaded.
+        """
+        self.load.admit_flight()
         flight = Flight(self, key, ttl=ttl, origin=origin, max_entry=self._max_entry)
         reader = flight.reader()
         if key is not None:
             self._by_key.setdefault(key, []).append(flight)
         self._all.add(flight)
+        self.load.flights += 1
         flight.task = asyncio.get_running_loop().create_task(produce(flight))
         flight.task.add_done_callback(lambda task: self._done(flight, task))
         return reader
@@ -239,7 +276,9 @@ class Flights:
     def _done(self, flight: Flight, task: asyncio.Task[None]) -> None:
         """Whatever ended the producer, its readers are told and nothing stays behind."""
         self._all.discard(flight)
+        self.load.flights -= 1
         self._forget(flight)
+        flight.count()
         if task.cancelled():
             flight.finish(Broken(ShuttingDown("Penstock is shutting down and could not finish this answer.")))
             return

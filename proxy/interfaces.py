@@ -3,11 +3,12 @@
 Edges are built in app.py and handed in; tests hand in fakes of the same shape.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from typing import Any, Protocol
 
 from proxy.core.call import Call
 from proxy.core.entry import Entry
+from proxy.core.passage import Passage
 from proxy.core.routing import Target
 
 
@@ -91,6 +92,7 @@ class Provider(Protocol):
     first_event_timeout: float
     idle_timeout: float
     total_timeout: float
+    max_event: int  # bytes
     owns_key: bool  # the operator's key is sent
     client_pays: bool  # the client's own credentials are sent
 
@@ -105,6 +107,10 @@ class Provider(Protocol):
 
     async def open(self, call: Call, target: Target) -> Reply:
         """Send the call; retries before the first byte are done inside. Raises UpstreamError."""
+        ...
+
+    async def relay(self, passage: Passage, body: AsyncIterable[bytes] | None) -> Reply:
+        """Send what is passed through; once more only where nothing of it was sent. Raises UpstreamError."""
         ...
 
     async def models(self, account: tuple[tuple[bytes, bytes], ...]) -> Listing:

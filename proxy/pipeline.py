@@ -14,6 +14,7 @@ from proxy.core.entry import Entry, Meta, make_entry
 from proxy.core.policy import Freshness, Rules, Verdict
 from proxy.core.recording import Broken, Clean, Ending, Head
 from proxy.core.routing import Routes, Target
+from proxy.core.status import result_of
 from proxy.errors import NotCached, UpstreamError
 from proxy.flights import Flight, Flights, Reader
 from proxy.interfaces import Clock, Epoch, Meter, Provider, Store
@@ -26,10 +27,11 @@ logger = logging.getLogger("penstock")
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """How answers are kept: the secret under the keys, what they ignore, and for how long they may answer."""
+    """How answers are kept: the secret under the keys, what they ignore, who shares them, how long they may answer."""
 
     secret: bytes
     ignore: tuple[str, ...]
+    shared: bool
     ttl: float
     stale_if_error: float
 
@@ -211,7 +213,7 @@ class Pipeline:
     def _key(self, call: Call, target: Target) -> bytes:
         """What makes two requests the same; see canonical.py for the body's part."""
         terms, provider = self._terms, self._edges.providers[target.provider]
-        namespace = call.credentials if provider.client_pays else ()
+        namespace = call.credentials if provider.client_pays else "" if terms.shared else call.owner
         # A provider that is not asked for the usage of streams has another answer for each form of a request.
         form = b"" if provider.reports_usage else b"%d%d" % (call.stream, call.wants_usage)
         said = msgspec.json.encode((namespace, call.account, call.forwarded, terms.ignore))
@@ -254,7 +256,6 @@ def _result(end: Ending | None, flight: Flight) -> str:
         case Broken(error=error):
             return error.code or "failed"
         case Clean():
-            status = flight.recording.head.status if flight.recording.head is not None else 200
-            return "ok" if status < 400 else f"status_{status // 100}xx"
+            return result_of(flight.recording.head.status if flight.recording.head is not None else 200)
         case _:
             assert_never(end)

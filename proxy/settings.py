@@ -1,12 +1,11 @@
-"""What may be configured, with defaults. TOML, every setting optional, unknown ones refused; an error names its path.
+"""What may be configured, with defaults, and what makes no sense together; reading.py reads it from a file.
 
-Sizes are bytes (`"2GiB"`), times seconds (`"7d"`). Secrets are named by environment variable, never written here.
+Sizes are bytes, times seconds. Secrets are named by environment variable, never written here.
 """
 
 import re
-import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 import msgspec
@@ -16,8 +15,6 @@ from proxy.errors import StartupError
 
 Auth = Literal["client", "key", "none"]
 
-_UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-_TIMES = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # What a request to a provider says by itself, or must not say.
 _OWN_HEADERS = frozenset(
     "accept accept-encoding api-key authorization cache-control connection content-encoding content-length "
@@ -48,6 +45,15 @@ class Server(_Strict, frozen=True):
     host: str = "127.0.0.1"
     port: int = 8080
     max_body: Size = Size(32 << 20)
+    max_headers: int = 100
+    max_header_size: Size = Size(32 << 10)
+    head_timeout: Seconds = Seconds(20)
+    body_timeout: Seconds = Seconds(60)
+    send_timeout: Seconds = Seconds(120)
+    max_connections: int = 8192
+    max_flights: int = 2000
+    max_readers: int = 10_000
+    max_buffered: Size = Size(512 << 20)
     drain: Seconds = Seconds(30)
     cors_origins: tuple[str, ...] = ()
     forward_headers: tuple[str, ...] = ("OpenAI-Beta",)
@@ -84,6 +90,7 @@ class Provider(_Strict, frozen=True):
     first_event_timeout: Seconds = Seconds(600)
     idle_timeout: Seconds = Seconds(300)
     total_timeout: Seconds = Seconds(3600)
+    max_event: Size = Size(1 << 20)
     usage: Literal["ask", "never"] = "ask"
     max_retries: int = 2
 
@@ -102,6 +109,15 @@ class Routing(_Strict, frozen=True):
     default_provider: str | None = None
 
 
+class Key(_Strict, frozen=True):
+    """A key that clients show to this proxy. `passthrough`: leading segments of paths that it may pass through."""
+
+    name: str
+    key_env: str | None = None
+    key_sha256: str | None = None
+    passthrough: tuple[str, ...] = ()
+
+
 class Settings(_Strict, frozen=True):
     server: Server = Server()
     data: Data = Data()
@@ -109,6 +125,7 @@ class Settings(_Strict, frozen=True):
     providers: dict[str, Provider] = {}
     models: dict[str, Model] = {}
     routing: Routing = Routing()
+    keys: tuple[Key, ...] = ()
 
     def checked(self) -> Self:
         """These settings, if they make sense together; else StartupError."""
@@ -123,9 +140,11 @@ class Settings(_Strict, frozen=True):
                 "routing.default_provider: there are several providers; name the one for models not listed in [models]."
             )
         self._check_names()
+        self._check_keys()
         self._check_ignored()
         self._check_host()
         self._check_loops()
+        self._check_headers()
         self._check_bounds()
         return self
 
@@ -140,6 +159,18 @@ class Settings(_Strict, frozen=True):
             if provider not in self.providers:
                 there = ", ".join(self.providers)
                 raise StartupError(f"{path}: there is no [providers.{provider}]; there is: {there}.")
+
+    def _check_keys(self) -> None:
+        for index, key in enumerate(self.keys):
+            _check_key(f"keys[{index}]", key)
+            if any(key.name == other.name for other in self.keys[:index]):
+                raise StartupError(f"keys[{index}].name: there is another key named {key.name!r}.")
+        for name, provider in self.providers.items():
+            if self.keys and provider.effective_auth == "client":
+                raise StartupError(
+                    f"providers.{name}.auth: with [[keys]] clients show keys of this proxy, not the provider's; "
+                    f'name the provider\'s own key in api_key_env, or say auth = "none".'
+                )
 
     def doubts(self) -> list[str]:
         """What is allowed and most likely a mistake."""
@@ -171,29 +202,47 @@ class Settings(_Strict, frozen=True):
                 )
 
     def _check_host(self) -> None:
-        if self.server.loopback:
+        if self.server.loopback or self.keys:
             return
         for name, provider in self.providers.items():
             if provider.effective_auth != "client":
                 raise StartupError(
                     f"server.host: {self.server.host} is public, and providers.{name} pays for whoever reaches it. "
-                    f'Use host = "127.0.0.1", or auth = "client" for each provider.'
+                    f'Use host = "127.0.0.1", declare [[keys]], or say auth = "client" for each provider.'
                 )
 
     def _check_bounds(self) -> None:
+        server = self.server
+        if not 0 <= server.port <= 65535:
+            raise StartupError("server.port: must be from 0 (any free one) to 65535.")
+        sizes = {f"server.{name}": getattr(server, name) for name in ("max_body", "max_header_size", "max_buffered")}
+        sizes |= {f"providers.{name}.max_event": provider.max_event for name, provider in self.providers.items()}
+        _check_least(sizes | {"cache.max_entry": self.cache.max_entry}, 1024, "at least 1KiB")
+        counts = ("max_headers", "max_connections", "max_flights", "max_readers")
+        _check_least({f"server.{name}": getattr(server, name) for name in counts}, 1, "at least 1")
+        _check_positive("server", server, ("head_timeout", "body_timeout", "send_timeout"))
+
+    def _check_headers(self) -> None:
         for name in self.server.forward_headers:
             if not re.fullmatch(r"[A-Za-z0-9-]+", name) or _is_own(name.lower()):
                 raise StartupError(f"server.forward_headers: {name!r} is no header that clients may set at a provider.")
-        if not 0 <= self.server.port <= 65535:
-            raise StartupError("server.port: must be from 0 (any free one) to 65535.")
-        for path, value in (("server.max_body", self.server.max_body), ("cache.max_entry", self.cache.max_entry)):
-            if value < 1024:
-                raise StartupError(f"{path}: must be at least 1KiB.")
         for origin in self.server.cors_origins:
             if not re.fullmatch(r"https?://[^/\s*]+", origin):
                 raise StartupError(
                     f"server.cors_origins: {origin!r} is no origin; write https://host or http://host:port."
                 )
+
+
+def _check_least(values: dict[str, int], least: int, words: str) -> None:
+    for path, value in values.items():
+        if value < least:
+            raise StartupError(f"{path}: must be {words}.")
+
+
+def _check_positive(path: str, table: Server | Provider, names: tuple[str, ...]) -> None:
+    for name in names:
+        if getattr(table, name) <= 0:
+            raise StartupError(f"{path}.{name}: must be more than 0.")
 
 
 def _is_own(header: str) -> bool:
@@ -222,94 +271,18 @@ def _check_provider(path: str, provider: Provider, *, shared: bool) -> None:
         raise StartupError(f'{path}.auth: with "client" each client pays for itself; cache.shared = true is refused.')
     if not 0 <= provider.max_retries <= 10:
         raise StartupError(f"{path}.max_retries: must be from 0 to 10.")
-    for name in ("connect_timeout", "first_event_timeout", "idle_timeout", "total_timeout"):
-        if getattr(provider, name) <= 0:
-            raise StartupError(f"{path}.{name}: must be more than 0.")
+    _check_positive(path, provider, ("connect_timeout", "first_event_timeout", "idle_timeout", "total_timeout"))
 
 
-Table = dict[str, Any]
-
-
-def read_settings(table: Table, *, source: str, overrides: Table | None = None) -> Settings:
-    """The settings in a parsed table. `overrides`: sections that the command line says over it.
-
-    Raises StartupError, naming `source` and the setting's path.
-    """
-    for section, values in (overrides or {}).items():
-        said = table.get(section)
-        table = {**table, section: {**said, **values} if isinstance(said, dict) else values} if values else table
-    try:
-        return msgspec.convert(table, Settings, dec_hook=_measure).checked()
-    except msgspec.ValidationError as error:
-        raise StartupError(f"{source}: {_with_path(str(error), table)}") from None
-    except StartupError as error:
-        raise StartupError(f"{source}: {error}") from None
-
-
-def load_settings(path: Path, overrides: Table | None = None) -> Settings:
-    """The settings in a file. Raises StartupError."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartupError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise StartupError(f"{path}: this is not TOML: {error}") from None
-    return read_settings(table, source=str(path), overrides=overrides)
-
-
-def _with_path(message: str, table: Table) -> str:
-    """msgspec says "Expected … - at `$.cache.ttl`"; a person looks for the path first."""
-    what, _, where = message.partition(" - at `$")
-    path = where.strip(".`")
-    if "[...]" in path:
-        path = path.replace("[...]", "." + _culprit(path.partition("[")[0], table), 1)
-    unknown = re.search(r"unknown field `(.+)`", what)
-    if unknown:
-        return f"{path}{'.' if path else ''}{unknown[1]}: there is no such setting."
-    if what.startswith("Invalid enum value"):
-        what = f"must be one of: {', '.join(_choices(path))}"
-    return f"{path}: {what}" if path else what
-
-
-def _choices(path: str) -> list[str]:
-    """What the setting at this path may be. Only names of providers and models hold dots, and those stand between."""
-    section, name = path.partition(".")[0], path.rpartition(".")[2]
-    kinds: Table = {field.name: field.type for field in msgspec.structs.fields(Settings)}
-    kinds |= {"providers": Provider, "models": Model}
-    kind = next(field.type for field in msgspec.structs.fields(kinds[section]) if field.name == name)
-    return _literals(kind)
-
-
-def _literals(kind: Any) -> list[str]:
-    """The words of a Literal, and of one that may be left out."""
-    return [word for each in get_args(kind) for word in ([each] if isinstance(each, str) else _literals(each))]
-
-
-def _culprit(section: str, table: Table) -> str:
-    """Which member of [providers] or [models] does not convert; msgspec does not say."""
-    kind = {"providers": Provider, "models": Model}.get(section)
-    for name, value in table[section].items() if kind else ():
-        try:
-            msgspec.convert(value, kind, dec_hook=_measure)
-        except msgspec.ValidationError:
-            return str(name)
-    return "…"
-
-
-def _measure(kind: type, value: Any) -> Any:
-    if kind is Size:
-        return Size(_scaled(value, _UNITS, 'bytes, such as 1048576 or "32MiB"'))
-    if kind is Seconds:
-        return Seconds(_scaled(value, _TIMES, 'a time, such as 90, "90s", "15m", "12h" or "7d"'))
-    if kind is Path and isinstance(value, str) and value:
-        return Path(value)
-    raise ValueError(f"Expected {kind.__name__}, got {value!r}")
-
-
-def _scaled(value: object, units: dict[str, float] | dict[str, int], wanted: str) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15:
-        return value
-    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([A-Za-z]+)", value) if isinstance(value, str) else None
-    if found is None or found[2] not in units:
-        raise ValueError(f"Expected {wanted}, got {value!r}")
-    return float(found[1]) * units[found[2]]
+def _check_key(path: str, key: Key) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", key.name):
+        raise StartupError(f"{path}.name: {key.name!r}: up to 64 letters, digits, '.', '_' and '-'.")
+    if (key.key_env is None) == (key.key_sha256 is None):
+        raise StartupError(
+            f"{path}: give either key_env, the environment variable that holds the key, or key_sha256, its digest."
+        )
+    if key.key_sha256 is not None and not re.fullmatch(r"[0-9A-Fa-f]{64}", key.key_sha256):
+        raise StartupError(f"{path}.key_sha256: must be 64 hexadecimal digits: printf %s KEY | sha256sum")
+    for segment in key.passthrough:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", segment):
+            raise StartupError(f'{path}.passthrough: {segment!r} is no leading segment of a path, such as "files".')

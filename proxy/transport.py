@@ -9,6 +9,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from typing import cast
 
 import aiohttp
 import httpx
@@ -24,7 +25,8 @@ LARGE = 256 * 1024  # bytes
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """Build it inside a running event loop. Raises Penstock's errors, not httpx's; never decodes or redirects.
 
-    A request's `extensions` hold the `url` and the `headers` as they go out.
+    A request's `extensions` hold the `url` and the `headers` as they go out. A body that is iterated, is so once;
+    without a Content-Length it goes out in chunks.
     """
 
     def __init__(self, *, connect_timeout: float) -> None:
@@ -44,7 +46,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 request.method,
                 URL(request.extensions["url"], encoded=True),
                 headers=request.extensions["headers"],
-                data=_pieces(request.content),
+                data=_pieces(request),
                 allow_redirects=False,
                 timeout=self._timeout,
             )
@@ -54,8 +56,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         await self._session.close()
 
 
-def _pieces(content: bytes) -> bytes | BytesIO | None:
+def _pieces(request: httpx.Request) -> bytes | BytesIO | httpx.AsyncByteStream | None:
     """aiohttp writes bytes in one go; a large body would keep the loop from everything else."""
+    if not isinstance(request.stream, httpx.ByteStream):
+        return cast("httpx.AsyncByteStream", request.stream)
+    content = request.content
     return BytesIO(content) if len(content) > LARGE else content or None
 
 

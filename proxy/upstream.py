@@ -2,14 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
 
-from proxy.core.call import Call
+from proxy.core.call import Call, with_members
+from proxy.core.passage import Passage
 from proxy.core.recording import passed_headers
 from proxy.core.retry import pause_before_retry
 from proxy.core.routing import Target
@@ -33,8 +34,6 @@ MAX_MODELS = 8 * 1024 * 1024  # bytes
 Account = tuple[tuple[bytes, bytes], ...]
 Header = tuple[str, str]
 T = TypeVar("T")
-
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class _ModelList(msgspec.Struct):
@@ -102,6 +101,7 @@ class Upstream:
         self.first_event_timeout: float = settings.first_event_timeout
         self.idle_timeout: float = settings.idle_timeout
         self.total_timeout: float = settings.total_timeout
+        self.max_event: int = settings.max_event
         self.owns_key = api_key is not None
         self.client_pays = settings.effective_auth == "client"
         self.reports_usage = settings.usage == "ask"
@@ -134,11 +134,7 @@ class Upstream:
 
     async def _connected(self, call: Call, target: Target) -> HttpReply:
         """One attempt; one more where nothing was sent, and one without `stream_options` where they were refused."""
-        try:
-            reply = await self._send(call, target)
-        except (UpstreamConnectError, UpstreamTLSError):
-            await asyncio.sleep(CONNECT_PAUSE * random.random())  # noqa: S311 - jitter
-            reply = await self._send(call, target)
+        reply = await _connecting(lambda: self._send(call, target))
         if reply.status == 400 and reply.usage_asked and not call.wants_usage:
             refusal = await _within(self.first_event_timeout, reply.peek(MAX_REFUSAL))
             if b"stream_options" in refusal or b"include_usage" in refusal:
@@ -164,8 +160,23 @@ class Upstream:
         deadline = self.first_event_timeout if call.stream else self.total_timeout
         return await self._answered("POST", url, headers, body, deadline=deadline, usage_asked=asks)
 
+    async def relay(self, passage: Passage, body: AsyncIterable[bytes] | None) -> HttpReply:
+        url = self._base_url + passage.target
+        headers = [*_text(passage.headers), *self._common_headers(passage.credentials + passage.account)]
+        method, content, wait = passage.method, b"" if body is None else body, self.total_timeout
+        return await _connecting(
+            lambda: self._answered(method, url, headers, content, deadline=wait, usage_asked=False)
+        )
+
     async def _answered(
-        self, method: str, url: str, headers: list[Header], body: bytes, *, deadline: float, usage_asked: bool
+        self,
+        method: str,
+        url: str,
+        headers: list[Header],
+        body: bytes | AsyncIterable[bytes],
+        *,
+        deadline: float,
+        usage_asked: bool,
     ) -> HttpReply:
         # httpx would parse the address anew for every request, and then lose how it was written.
         request = httpx.Request(method, self._url, content=body, extensions={"url": url, "headers": headers})
@@ -198,6 +209,15 @@ class Upstream:
         return HttpListing(reply.status, body, _listed(body))
 
 
+async def _connecting(send: Callable[[], Awaitable[HttpReply]]) -> HttpReply:
+    """What `send` gives; tried once more where nothing was sent."""
+    try:
+        return await send()
+    except (UpstreamConnectError, UpstreamTLSError):
+        await asyncio.sleep(CONNECT_PAUSE * random.random())  # noqa: S311 - jitter
+        return await send()
+
+
 async def _within(seconds: float, work: Awaitable[T]) -> T:
     """The result of `work`, or UpstreamTimeout."""
     try:
@@ -223,10 +243,7 @@ def outgoing_body(call: Call, model: str, *, ask_usage: bool) -> bytes:
     adds_usage = ask_usage and not call.wants_usage
     if model == call.model and not adds_usage:
         return call.raw
-    members = _members.decode(call.raw)
-    if model != call.model:
-        members["model"] = msgspec.Raw(msgspec.json.encode(model))
+    changed: dict[str, Any] = {} if model == call.model else {"model": model}
     if adds_usage:
-        options = {**(call.body.get("stream_options") or {}), "include_usage": True}
-        members["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
-    return msgspec.json.encode(members)
+        changed["stream_options"] = {**(call.body.get("stream_options") or {}), "include_usage": True}
+    return with_members(call.raw, changed)

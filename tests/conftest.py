@@ -29,6 +29,12 @@ class MakeProxy(Protocol):
     ) -> Proxy: ...
 
 
+@pytest.fixture
+def prompt(request: pytest.FixtureRequest) -> str:
+    """Words that no other test says."""
+    return str(request.node.nodeid)
+
+
 AsyncSdk = Callable[..., openai.AsyncOpenAI]
 Sdk = Callable[..., openai.OpenAI]
 

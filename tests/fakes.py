@@ -2,14 +2,18 @@
 
 import asyncio
 import selectors
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
+from proxy.core.access import Access
 from proxy.core.call import Call, read_call
 from proxy.core.entry import Entry
+from proxy.core.load import Load
+from proxy.core.passage import Passage
 from proxy.core.routing import Target
+from proxy.endpoints.intake import Door
 from proxy.interfaces import Listing
 
 T = TypeVar("T")
@@ -49,6 +53,19 @@ async def turns(count: int = 20) -> None:
     """Let everything run that can."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+def roomy() -> Load:
+    """A load that nothing is too much for."""
+    return Load(max_flights=1 << 30, max_readers=1 << 30, max_buffered=1 << 40)
+
+
+def a_door(**different: Any) -> Door:
+    """A door for loopback, with a small bound."""
+    door = Door(
+        origins=frozenset(), loopback_only=True, max_body=100, body_timeout=60.0, access=Access({}), load=roomy()
+    )
+    return msgspec.structs.replace(door, **different)
 
 
 class Clock:
@@ -139,6 +156,7 @@ class Provider:
         self.first_event_timeout = 60.0
         self.idle_timeout = 30.0
         self.total_timeout = 600.0
+        self.max_event = 1 << 20
         self.owns_key = False
         self.client_pays = True
         self.reports_usage = True
@@ -160,6 +178,9 @@ class Provider:
         if isinstance(reply, Exception):
             raise reply
         return reply
+
+    async def relay(self, passage: Passage, body: AsyncIterable[bytes] | None) -> Reply:
+        raise NotImplementedError
 
     async def models(self, account: tuple[tuple[bytes, bytes], ...]) -> Listing:
         raise NotImplementedError

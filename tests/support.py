@@ -17,8 +17,9 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from proxy.app import Application, SystemClock, build_app
+from proxy.cli import bounds_of, client_keys
 from proxy.server import Server
-from proxy.settings import read_settings
+from proxy.reading import read_settings
 from proxy.simulator import build_simulator
 
 Json = dict[str, Any]
@@ -216,7 +217,7 @@ class Proxy(Running):
         settings = read_settings(self._table, source="test")
         self.directory: Path = settings.data.directory
         self.app: Application = await stack.enter_async_context(
-            build_app(settings, api_keys=self._keys, clock=self.clock)
+            build_app(settings, api_keys=self._keys, client_keys=client_keys(settings), clock=self.clock)
         )
         # By looking for them, not by the names of attributes; the server hides what it finds from the collector.
         (self._connector,) = [
@@ -224,7 +225,14 @@ class Proxy(Running):
             for found in gc.get_objects()
             if isinstance(found, aiohttp.TCPConnector) and found._loop is self.loop.loop
         ]
-        self.server = Server(self.app.asgi, host="127.0.0.1", port=0, drain=self.app.drain, ready=lambda _: None)
+        self.server = Server(
+            self.app.asgi,
+            host="127.0.0.1",
+            port=0,
+            drain=self.app.drain,
+            ready=lambda _: None,
+            bounds=bounds_of(settings.server),
+        )
         url = await stack.enter_async_context(serving(self.server))
         self._baseline = asyncio.all_tasks()
         return url
@@ -303,3 +311,27 @@ async def together(proxy: Proxy, simulator: Simulator, *asks: Callable[[], Await
             tasks.append(asyncio.ensure_future(each()))
             await eventually_async(lambda: proxy.readers() == before + len(tasks))
     return list(await asyncio.gather(*tasks))
+
+
+class Silent:
+    """A listener that only notes whether anybody calls."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def heard(self) -> bool:
+        """Has anybody called since the last time?"""
+        try:
+            self._listener.accept()[0].close()
+        except BlockingIOError:
+            return False
+        return True

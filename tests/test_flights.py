@@ -3,11 +3,12 @@ import gc
 
 import pytest
 
+from proxy.core.load import Load
 from proxy.core.recording import Broken, Clean, Head
 from proxy.core.sse import Event
-from proxy.errors import PenstockError, ShuttingDown, UpstreamReset
+from proxy.errors import Overloaded, PenstockError, ShuttingDown, UpstreamReset
 from proxy.flights import WINDOW, Flight, Flights, Produce
-from tests.fakes import turns
+from tests.fakes import roomy, turns
 
 KEY = b"key"
 HEAD = Head(200, "stream", b"text/event-stream")
@@ -18,8 +19,8 @@ def one(text: bytes) -> Event:
     return Event(b"data: " + text + b"\n\n", text, None)
 
 
-def flights(*, finish: bool = False, max_entry: int = 1 << 20) -> Flights:
-    return Flights(on_abandon="finish" if finish else "cancel", max_entry=max_entry)
+def flights(*, finish: bool = False, max_entry: int = 1 << 20, load: Load | None = None) -> Flights:
+    return Flights(on_abandon="finish" if finish else "cancel", max_entry=max_entry, load=load or roomy())
 
 
 async def waits(flight: Flight) -> None:
@@ -312,3 +313,96 @@ async def test_a_flight_that_is_over_is_no_garbage_that_waits_for_the_collector(
     gc.collect()
     assert len(sky) == 0
     assert sky._by_key == {}
+
+
+async def test_there_are_no_more_flights_than_there_may_be() -> None:
+    load = Load(max_flights=2, max_readers=10, max_buffered=1 << 20)
+    sky = flights(load=load)
+    first = sky.lead(b"1", makes(b"a"), ttl=60)
+    sky.lead(b"2", makes(b"a"), ttl=60)
+    with pytest.raises(Overloaded):
+        sky.lead(b"3", makes(b"a"), ttl=60)
+    assert sky.find(b"1") is first.flight  # who joins makes no flight
+    first.leave()
+    await turns()
+    sky.lead(b"3", makes(b"a"), ttl=60)
+    assert (load.flights, load.readers, len(sky)) == (2, 2, 2)
+    await sky.close()
+
+
+async def test_there_are_no_more_readers_than_there_may_be() -> None:
+    load = Load(max_flights=10, max_readers=2, max_buffered=1 << 20)
+    sky = flights(load=load)
+    first = sky.lead(KEY, makes(b"a"), ttl=60)
+    second = first.flight.reader(60)
+    for over in (lambda: sky.find(KEY), lambda: sky.lead(b"other", makes(b"a"), ttl=60)):
+        with pytest.raises(Overloaded) as caught:
+            over()
+        assert (caught.value.status, caught.value.code, caught.value.retry_after) == (503, "overloaded", 1)
+    assert sky.find(b"other") is None
+    second.leave()
+    second.leave()
+    assert (load.readers, sky.find(KEY)) == (1, first.flight)
+    await sky.close()
+    first.leave()
+    assert load.readers == 0
+
+
+async def test_what_is_held_is_counted_until_nobody_needs_it() -> None:
+    load = roomy()
+    sky = flights(load=load)
+    reader = sky.lead(KEY, makes(b"a" * 100, b"b" * 100, then=ends), ttl=60, origin=b"request")
+    await turns()
+    assert load.recorded == reader.recording.size + len(b"request") > 200
+    assert len(sky) == 0  # it is over, and still to be read
+    await reader.more()
+    reader.leave()
+    assert (load.recorded, load.readers, load.flights) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("leave_first", [True, False])
+async def test_nothing_is_counted_of_a_flight_that_failed_or_was_left(leave_first: bool) -> None:
+    async def fails(flight: Flight) -> None:
+        raise RuntimeError
+
+    load = roomy()
+    sky = flights(load=load)
+    reader = sky.lead(KEY, makes(b"a" * 100, then=waits if leave_first else fails), ttl=60)
+    await turns()
+    reader.leave()
+    await turns()
+    assert (load.recorded, load.readers, load.flights) == (0, 0, 0)
+
+
+async def test_under_pressure_nothing_is_begun_and_what_is_under_way_is_no_longer_kept_whole() -> None:
+    load = Load(max_flights=10, max_readers=10, max_buffered=BIG)
+    sky = flights(load=load)
+    taken = 0
+
+    async def flows(flight: Flight) -> None:
+        nonlocal taken
+        flight.begin(HEAD)
+        while True:
+            flight.append(one(b"x" * 10_000), 0.0)
+            flight.wake()
+            taken += 1
+            await asyncio.sleep(0)
+            if flight.recording.oversized:
+                await flight.room()
+
+    reader = sky.lead(KEY, flows, ttl=60)
+    await turns(200)
+    assert reader.recording.oversized
+    assert WINDOW < reader.recording.held < WINDOW + 20_000  # it waits for its reader
+    assert sky.find(KEY) is None
+    with pytest.raises(Overloaded):
+        sky.lead(b"other", makes(b"a"), ttl=60)
+    before = taken
+    while len(await reader.more()) and taken < before + 50:
+        await asyncio.sleep(0)
+    assert taken >= before + 50  # with its reader it goes on
+    reader.leave()
+    await turns()
+    assert load.recorded == 0
+    sky.lead(b"other", makes(b"a"), ttl=60).leave()
+    await turns()

@@ -31,6 +31,7 @@ pricing    | pure |                                                          | m
 errors     | pure |                                                          | msgspec
 core       | pure | pricing errors                                           | msgspec
 settings   | any  | pricing core errors                                      | msgspec
+reading    | any  | errors settings                                          | msgspec
 interfaces | any  | core errors                                              |
 store      | any  | basis                                                    | msgspec diskcache
 flights    | any  | basis                                                    |
@@ -44,10 +45,11 @@ recorder   | any  | basis settings flights                                   | m
 pipeline   | any  | pricing basis settings edges recorder                    | msgspec
 endpoints  | any  | basis settings ids pipeline                              | msgspec starlette
 app        | any  | pricing basis settings edges transport recorder pipeline endpoints | msgspec starlette
-server     | any  | errors                                                   | starlette uvicorn httptools uvloop
+server     | any  | wire                                                     | starlette uvicorn
+wire       | any  | errors                                                   | uvicorn httptools
 simulator  | any  |                                                          | msgspec starlette
 demo       | any  | pricing errors simulator                                 | msgspec httpx rich
-cli        | any  | pricing basis settings store app server demo simulator   | msgspec click rich uvicorn uvloop
+cli        | any  | pricing basis settings reading store app server wire demo simulator | msgspec click rich uvicorn uvloop
 __main__   | any  | cli                                                      |
 proxy      | pure |                                                          | importlib.metadata
 """
@@ -73,6 +75,10 @@ COVERED_BY = {
     "proxy/endpoints/answer.py": "tests/test_wire.py",
     "proxy/endpoints/chat.py": "tests/test_wire.py",
     "proxy/endpoints/operations.py": "tests/endpoints/test_gate.py",
+    "proxy/reading.py": "tests/test_settings.py",
+    "proxy/wire.py": "tests/test_server.py",
+    "proxy/core/load.py": "tests/test_overload.py",
+    "proxy/endpoints/passthrough.py": "tests/test_passthrough.py",
     "proxy/interfaces.py": "tests/test_house.py",  # protocols: mypy holds them
     "proxy/simulator/": "tests/simulator/",
 }

@@ -10,7 +10,7 @@ from proxy.core.routing import Named, Routes
 from proxy.errors import NotCached, UpstreamConnectError, UpstreamReset
 from proxy.flights import Flights
 from proxy.pipeline import Edges, Hit, Live, Pipeline, Terms
-from tests.fakes import Clock, Epoch, Meter, Provider, Reply, Store, a_call, turns
+from tests.fakes import Clock, Epoch, Meter, Provider, Reply, Store, a_call, roomy, turns
 from tests.scripted import DONE, chunk, whole_stream
 
 STREAM = whole_stream("one", " two")
@@ -24,12 +24,12 @@ class World:
     def __init__(self, *replies: Reply | Exception, stale: float = 0.0, finish: bool = False) -> None:
         self.provider, self.other = Provider(*replies), Provider(*replies)
         self.store, self.meter, self.clock, self.epoch = Store(), Meter(), Clock(), Epoch()
-        self.flights = Flights(on_abandon="finish" if finish else "cancel", max_entry=1 << 20)
+        self.flights = Flights(on_abandon="finish" if finish else "cancel", max_entry=1 << 20, load=roomy())
         providers = {"sim": self.provider, "other": self.other}
         edges = Edges(providers, self.store, self.flights, self.epoch, self.meter, self.clock)
         urls = {"sim": "http://sim/v1", "other": "http://other/v1"}
         routes = Routes(urls, "sim", {"elsewhere": Named("other", "m")})
-        terms = Terms(secret=b"s" * 32, ignore=(), ttl=60.0, stale_if_error=stale)
+        terms = Terms(secret=b"s" * 32, ignore=(), shared=False, ttl=60.0, stale_if_error=stale)
         self.pipeline = Pipeline(terms, Rules(), routes, edges)
 
     async def begin(self, call: Call) -> Hit | Live:

@@ -17,7 +17,7 @@ from proxy.errors import (
 )
 from proxy.flights import Flight, Flights
 from proxy.recorder import GRACE_AFTER_DONE, Recorder, head_of
-from tests.fakes import Provider, Reply, a_call, in_virtual_time
+from tests.fakes import Provider, Reply, a_call, in_virtual_time, roomy
 from tests.scripted import DONE, chunk, event, whole_stream
 
 STREAM = whole_stream("one", " two")
@@ -50,7 +50,7 @@ async def _record(reply_of: Any, provider: Provider, max_entry: int, call: Any) 
         made.at = asyncio.get_running_loop().time()
         flight.finish(made.end)
 
-    reader = Flights(on_abandon="cancel", max_entry=max_entry).lead(b"key", produce, ttl=60)
+    reader = Flights(on_abandon="cancel", max_entry=max_entry, load=roomy()).lead(b"key", produce, ttl=60)
     made.flight = reader.flight
     made.raw = []
     while reader.recording.end is None or reader.position < reader.recording.length:
@@ -228,7 +228,7 @@ def test_a_slow_reader_is_no_silence_of_the_provider() -> None:
             flight.finish(await Recorder(flight, a_call(), Provider()).record(Reply(*big, *STREAM, b"")))
 
         big = [chunk("x" * 50_000)] * 40
-        reader = Flights(on_abandon="cancel", max_entry=60_000).lead(b"key", produce, ttl=60)
+        reader = Flights(on_abandon="cancel", max_entry=60_000, load=roomy()).lead(b"key", produce, ttl=60)
         while reader.recording.end is None:
             await reader.more()
             await asyncio.sleep(45)  # longer than the provider may be silent

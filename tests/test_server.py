@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
-from proxy.server import HEAD as HEAD_BYTES
-from proxy.server import HEADERS, PIPELINED, Server, _Corked
+from proxy.server import Server
+from proxy.wire import PIPELINED, Bounds, Corked
 
+HEADERS, HEAD_BYTES = Bounds().headers, Bounds().head
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -28,7 +29,7 @@ class Wire:
         self.calls: list[tuple[bytes, ...]] = []
         self.closed = False
         self.later: list[Any] = []
-        self.corked = _Corked(cast("asyncio.Transport", self), cast("asyncio.AbstractEventLoop", self))
+        self.corked = Corked(cast("asyncio.Transport", self), cast("asyncio.AbstractEventLoop", self))
 
     def write(self, data: bytes) -> None:
         assert not self.closed

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from proxy.errors import StartupError
-from proxy.settings import Model, Provider, Seconds, Settings, Size, load_settings, read_settings
+from proxy.reading import load_settings, read_settings
+from proxy.settings import Key, Model, Provider, Seconds, Settings, Size
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "penstock.example.toml"
 URL = "https://api.example.org/v1"
@@ -42,6 +43,15 @@ def test_the_defaults_are_those_of_the_design() -> None:
             "host": "127.0.0.1",
             "port": 8080,
             "max_body": 32 * 1024**2,
+            "max_headers": 100,
+            "max_header_size": 32 * 1024,
+            "head_timeout": 20.0,
+            "body_timeout": 60.0,
+            "send_timeout": 120.0,
+            "max_connections": 8192,
+            "max_flights": 2000,
+            "max_readers": 10_000,
+            "max_buffered": 512 * 1024**2,
             "drain": 30.0,
             "cors_origins": (),
             "forward_headers": ("OpenAI-Beta",),
@@ -70,12 +80,14 @@ def test_the_defaults_are_those_of_the_design() -> None:
                 "first_event_timeout": 600.0,
                 "idle_timeout": 300.0,
                 "total_timeout": 3600.0,
+                "max_event": 1024**2,
                 "usage": "ask",
                 "max_retries": 2,
             }
         },
         "models": {},
         "routing": {"default_provider": None},
+        "keys": (),
     }
     assert settings.default_provider == "p"
     assert settings.server.loopback
@@ -379,8 +391,8 @@ def test_a_file_that_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 def every_setting() -> set[str]:
-    """The path of each setting; a provider's and a model's own name is `*`."""
-    named = {"providers": Provider, "models": Model}
+    """The path of each setting; a provider's, a model's and a key's own name is `*`."""
+    named = {"providers": Provider, "models": Model, "keys": Key}
     found = set()
     for section in msgspec.structs.fields(Settings):
         kind = named.get(section.name, section.type)
@@ -393,9 +405,9 @@ def documented(text: str) -> set[str]:
     """The path of each setting that stands in a TOML text, active or commented out."""
     found, table = set(), ""
     for line in text.splitlines():
-        if header := re.match(r"\[(\w+)(\.[^\]]+)?\]", line):
-            table = header[1] + (".*" if header[2] else "")
-        elif setting := re.match(r"(?:# )?(\w+) = ", line):
+        if header := re.match(r"(?:# )?\[(\[?)(\w+)(\.[^\]]+)?\]", line):
+            table = header[2] + (".*" if header[1] or header[3] else "")
+        elif setting := re.match(r"(?:# {1,3})?(\w+) = ", line):
             found.add(f"{table}.{setting[1]}")
     return found
 
@@ -405,9 +417,59 @@ def test_the_example_names_every_setting_and_no_other() -> None:
 
 
 def test_what_is_documented_is_read_out_of_tables_names_and_comments() -> None:
-    text = '[a]\nx = 1\n# y = 2   # why\n#z = 3\n# a word = \n[b."c.d"]  # e\n# f = 1\n'
-    assert documented(text) == {"a.x", "a.y", "b.*.f"}
+    text = '[a]\nx = 1\n# y = 2   # why\n#z = 3\n# a word = \n[b."c.d"]  # e\n# f = 1\n# [[g]]\n#   h = 1\n'
+    assert documented(text) == {"a.x", "a.y", "b.*.f", "g.*.h"}
     assert len(every_setting()) >= 28
+
+
+DIGEST = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ([{"key_env": "A"}], "keys[0]: Object missing required field `name`"),
+        ([{"name": "a"}], "keys[0]: give either key_env"),
+        ([{"name": "a", "key_env": "A", "key_sha256": DIGEST}], "keys[0]: give either key_env"),
+        ([{"name": "a", "key_sha256": "ab"}], "keys[0].key_sha256: must be 64 hexadecimal digits"),
+        ([{"name": "a b", "key_env": "A"}], "keys[0].name: 'a b'"),
+        ([{"name": "a", "key_env": "A"}] * 2, "keys[1].name: there is another key named 'a'"),
+        ([{"name": "a", "key_env": "A", "passthrough": ["files/x"]}], "keys[0].passthrough: 'files/x'"),
+        ([{"name": "a", "key_env": "A", "passthrough": [".."]}], "keys[0].passthrough: '..'"),
+        ([{"name": "a", "key_env": "A", "budget": {}}], "keys[0].budget: there is no such setting."),
+        ([{"name": 1}], "keys[0].name: Expected `str`, got `int`"),
+    ],
+)
+def test_a_key_that_makes_no_sense_is_named(keys: list[Table], said: str) -> None:
+    assert refused({"keys": keys}, provider={"auth": "none"}).startswith(f"file: {said}")
+
+
+def test_with_keys_of_ours_no_client_pays_a_provider_with_its_own() -> None:
+    keys = [{"name": "a", "key_env": "A"}]
+    assert "providers.p.auth: with [[keys]]" in refused({"keys": keys})
+    assert read({"keys": keys}, provider={"auth": "none"}).keys[0].name == "a"
+
+
+def test_a_public_host_may_pay_for_those_who_have_a_key() -> None:
+    public: Table = {"server": {"host": "0.0.0.0"}}
+    assert "declare [[keys]]" in refused(public, provider={"api_key_env": "P"})
+    keyed = public | {"keys": [{"name": "a", "key_sha256": DIGEST}]}
+    assert read(keyed, provider={"api_key_env": "P"}).keys[0].key_sha256 == DIGEST
+
+
+@pytest.mark.parametrize("name", ["max_headers", "max_connections", "max_flights", "max_readers"])
+def test_a_bound_of_nothing_is_refused(name: str) -> None:
+    assert refused({"server": {name: 0}}) == f"file: server.{name}: must be at least 1."
+
+
+@pytest.mark.parametrize("name", ["head_timeout", "body_timeout", "send_timeout"])
+def test_no_time_at_all_is_refused(name: str) -> None:
+    assert refused({"server": {name: 0}}) == f"file: server.{name}: must be more than 0."
+
+
+@pytest.mark.parametrize("name", ["max_body", "max_header_size", "max_buffered"])
+def test_hardly_any_room_is_refused(name: str) -> None:
+    assert refused({"server": {name: "1B"}}) == f"file: server.{name}: must be at least 1KiB."
 
 
 def test_the_example_loads_as_it_is() -> None:

@@ -8,8 +8,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from proxy.core.access import NOBODY, Grant
 from proxy.core.canonical import parse
 from proxy.errors import InvalidRequest
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 Replay = Literal["instant", "recorded"]
 Headers = Mapping[bytes, bytes]
@@ -39,7 +42,7 @@ class Call(msgspec.Struct, frozen=True):
 
     `path` is relative to a provider's base URL, `query` as it came. `credentials` and `account` are the client's own
     and go to a provider that the client pays; `forwarded` are the headers that every provider sees. All three are
-    lower-case pairs in a fixed order.
+    lower-case pairs in a fixed order. `owner` is the name of the key of ours that was shown, "" where there is none.
     """
 
     path: str
@@ -53,6 +56,7 @@ class Call(msgspec.Struct, frozen=True):
     directives: Directives
     credentials: tuple[tuple[bytes, bytes], ...]
     account: tuple[tuple[bytes, bytes], ...]
+    owner: str
     forwarded: tuple[tuple[bytes, bytes], ...]
     retries_itself: bool
 
@@ -69,9 +73,24 @@ def header_map(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return {name: b", ".join(values) for name, values in all_of.items()}
 
 
-def read_call(path: str, *, query: bytes, raw: bytes, headers: Headers, forward: Iterable[bytes]) -> Call:
-    """The call that these bytes and headers make, or InvalidRequest. Of the headers only HEEDED and `forward` count."""
+def read_call(
+    path: str,
+    raw: bytes,
+    headers: Headers,
+    *,
+    grant: Grant = NOBODY,
+    query: bytes = b"",
+    deployment: str | None = None,
+    forward: Iterable[bytes] = (),
+) -> Call:
+    """The call that these bytes and headers make, or InvalidRequest. Of the headers only HEEDED and `forward` count.
+
+    `deployment`: the model that an address in Azure's style names; what the body says of it does not count there.
+    """
     body = parse(raw)
+    if deployment is not None and body.get("model") != deployment:
+        body["model"] = deployment
+        raw = with_members(raw, {"model": deployment})
     stream, wants_usage = _stream(body)
     return Call(
         path=path,
@@ -83,14 +102,23 @@ def read_call(path: str, *, query: bytes, raw: bytes, headers: Headers, forward:
         wants_usage=wants_usage,
         choices=_choices(body),
         directives=read_directives(headers),
-        credentials=_chosen(headers, CREDENTIALS),
-        account=_chosen(headers, ACCOUNT),
-        forwarded=_chosen(headers, forward),
+        credentials=chosen(headers, CREDENTIALS),
+        account=chosen(headers, ACCOUNT),
+        owner=grant.name,
+        forwarded=chosen(headers, forward),
         retries_itself=RETRY_COUNT in headers,
     )
 
 
-def _chosen(headers: Headers, names: Iterable[bytes]) -> tuple[tuple[bytes, bytes], ...]:
+def with_members(raw: bytes, changed: Mapping[str, Any]) -> bytes:
+    """A JSON object with these members; every other value stays to the byte."""
+    members = _members.decode(raw)
+    members |= {name: msgspec.Raw(msgspec.json.encode(value)) for name, value in changed.items()}
+    return msgspec.json.encode(members)
+
+
+def chosen(headers: Headers, names: Iterable[bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """Of these headers those with these names, in this order."""
     return tuple((name, headers[name]) for name in names if name in headers)
 
 

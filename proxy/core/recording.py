@@ -62,6 +62,7 @@ class Recording:
     """
 
     __slots__ = (
+        "_let_go",
         "convertible",
         "dropped",
         "end",
@@ -84,6 +85,7 @@ class Recording:
         self.templates: dict[tuple[bool, bool], list[bytes]] = {}  # by form, once it is finished
         self.convertible = False  # readable and complete: can be given in the other form
         self.size = 0  # bytes ever logged
+        self._let_go = 0
         self.dropped = 0  # events let go, all of them from the front
 
     @property
@@ -101,6 +103,15 @@ class Recording:
         """Nobody should join this: it failed, or what comes is an error."""
         return isinstance(self.end, Broken) or (self.head is not None and self.head.status != 200)
 
+    @property
+    def held(self) -> int:
+        """Bytes of events that were not let go."""
+        return self.size - self._let_go
+
+    def forgo(self) -> None:
+        """Give up on keeping this: hold no more of it than its readers need."""
+        self.max_entry = -1
+
     def append(self, event: Event, at: float) -> None:
         self.events.append(event)
         self.times.append(at)
@@ -115,5 +126,6 @@ class Recording:
         """Forget the events before `position`."""
         count = position - self.dropped
         if count > 0:
+            self._let_go += sum(len(event.raw) for event in self.events[:count])
             del self.events[:count], self.times[:count]
             self.dropped = position

@@ -23,6 +23,16 @@ def unanswered_status() -> bytes:
     return b"penstock; detail=only-if-cached"
 
 
+def passed_status() -> bytes:
+    """The cache has no part in it."""
+    return b"penstock; fwd=bypass; detail=passthrough"
+
+
+def result_of(status: int) -> str:
+    """How a call to a provider ended that was answered, as a label."""
+    return "ok" if status < 400 else f"status_{status // 100}xx"
+
+
 def _why(verdict: Verdict, found_stale: bool) -> bytes:
     if verdict.reason == "no-cache":
         return b"request"

@@ -1,16 +1,18 @@
 """One answer on its way out: a hit, a live recording, an error; and what the metrics will say of it."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Self
 
 from starlette.types import Send
 
 from proxy.core.call import Call
 from proxy.core.recording import Broken, Clean, Head, Recording
-from proxy.core.status import forward_status, hit_status, unanswered_status
+from proxy.core.status import forward_status, hit_status, passed_status, unanswered_status
 from proxy.core.view import shown, template_of
 from proxy.endpoints.client import PIECE, Header, send_error, send_whole
-from proxy.errors import PenstockError
+from proxy.endpoints.intake import ClientLeftError
+from proxy.errors import PenstockError, UpstreamError
 from proxy.ids import Ids
 from proxy.interfaces import Clock, Meter
 from proxy.pipeline import Hit, Live
@@ -39,8 +41,23 @@ class Answer:
         self._now: Callable[[], float] = clock.monotonic
         self._began = self._now()
 
-    def count(self) -> None:
-        self._meter.request(self._endpoint, self.outcome, self._status)
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        """What goes wrong within is answered, as long as nothing was sent; Penstock's own faults are raised on."""
+        try:
+            if isinstance(error, PenstockError):
+                await self.refuse(error)
+                return True
+            if isinstance(error, ClientLeftError):
+                self.left()
+                return True
+            if isinstance(error, Exception):
+                await self._crash()
+            return False
+        finally:
+            self._meter.request(self._endpoint, self.outcome, self._status)
 
     def _new_id(self) -> bytes:
         """For a reader that is not the first of its recording; JSON text."""
@@ -66,12 +83,39 @@ class Answer:
             *_target(plan.target.provider, plan.target.upstream),
         )
 
+    def passed(self, provider: str) -> None:
+        """The provider is asked what Penstock does not understand."""
+        self.outcome = "bypass"
+        self._known = ((b"cache-status", passed_status()), (b"x-penstock-provider", _token(provider)))
+
+    async def pass_on(
+        self, status: int, headers: Iterable[Header], pieces: AsyncIterator[bytes]
+    ) -> UpstreamError | None:
+        """What the provider sends, as it comes; left incomplete where it fails, which is returned."""
+        said = list(headers)
+        provider_id = next((value for name, value in said if name == b"x-request-id"), None)
+        said = [header for header in said if header[0] != b"x-request-id"]
+        self._status = status
+        await self._start(status, [*said, *self._known, *self._ours(provider_id)])
+        self._first_byte()
+        tail = b"\n\n"
+        try:
+            async for piece in pieces:
+                await self._body(piece)
+                tail = (tail + piece)[-4:]
+        except UpstreamError as error:
+            if _is_open_stream(said) and tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")):
+                await self._body(b"data: " + error.body() + b"\n\n")
+            return error
+        await self._body(b"", more=False)
+        return None
+
     def left(self) -> None:
         """Nobody waits for it any more."""
         self.outcome = "left"
         self._status = self._status or 499  # as nginx has it
 
-    async def crash(self) -> None:
+    async def _crash(self) -> None:
         """Penstock's own fault, which the server will log: an error as long as nothing was sent."""
         if self._status == 0:
             await self.refuse(PenstockError("Penstock failed; its log says why."))
@@ -250,6 +294,12 @@ def pieces_of(template: list[bytes], new_id: bytes) -> Iterator[bytes]:
                 held.clear()
     if held:
         yield bytes(held)
+
+
+def _is_open_stream(headers: Iterable[Header]) -> bool:
+    """Events, with no promise of how many bytes: one more may follow."""
+    said = dict(headers)
+    return said.get(b"content-type", b"").startswith(b"text/event-stream") and b"content-length" not in said
 
 
 def _target(provider: str, model: str) -> tuple[Header, Header]:

@@ -1,14 +1,17 @@
-"""`/v1/chat/completions`: bytes to a call, and its answer to bytes."""
+"""`/v1/chat/completions`, with or without its prefix, and Azure's address of it: a call's bytes, its answer's bytes."""
+
+from collections.abc import Mapping
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from proxy.core.access import Grant
 from proxy.core.call import HEEDED, Call, Headers, header_map, read_call
 from proxy.core.memo import Memo
 from proxy.endpoints.answer import Answer
 from proxy.endpoints.client import Attendance
-from proxy.endpoints.intake import ClientLeftError, Door, read_body
-from proxy.errors import NotCached, PenstockError
+from proxy.endpoints.intake import Door, read_body
+from proxy.errors import NotCached
 from proxy.ids import Ids
 from proxy.interfaces import Clock, Meter
 from proxy.pipeline import Hit, Pipeline, Plan
@@ -16,6 +19,12 @@ from proxy.pipeline import Hit, Pipeline, Plan
 PLANS = 32 * 1024 * 1024  # bytes of requests whose meaning is remembered
 _PLAN_WEIGHT = 4  # a parsed body takes so many times the room of its bytes, the bytes included
 _PLAN_OVERHEAD = 2048
+
+
+_NONE: Mapping[str, str] = {}
+
+# The query as it came, and the deployment that an address in Azure's style names.
+Address = tuple[bytes, str | None]
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -39,34 +48,27 @@ class ChatCompletions:
         self._door = door
         self._options = options
         self._heeded = (*HEEDED, *options.forward)
-        self._plans: Memo[tuple[bytes, bytes, tuple[bytes | None, ...]], Plan] = Memo(PLANS)
+        self._plans: Memo[tuple[bytes, Address, tuple[bytes | None, ...]], Plan] = Memo(PLANS)
         self._meter = meter
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = Answer(self.endpoint, send, self._ids, self._meter, self._clock)
-        try:
+        async with Answer(self.endpoint, send, self._ids, self._meter, self._clock) as answer:
             headers = header_map(scope["headers"])
-            self._door.check(headers)
+            grant = self._door.check(headers)
             raw = await read_body(receive, self._door)
-            await self._answer(self._plan(raw, scope["query_string"], headers), receive, answer)
-        except PenstockError as error:
-            await answer.refuse(error)
-        except ClientLeftError:
-            answer.left()
-        except Exception:
-            await answer.crash()
-            raise
-        finally:
-            answer.count()
+            address = scope["query_string"], scope.get("path_params", _NONE).get("deployment")
+            await self._answer(self._plan(raw, address, headers, grant), receive, answer)
 
-    def _plan(self, raw: bytes, query: bytes, headers: Headers) -> Plan:
+    def _plan(self, raw: bytes, address: Address, headers: Headers, grant: Grant) -> Plan:
         """What the request comes to; remembered, for when the same bytes come again."""
-        request = raw, query, tuple([headers.get(name) for name in self._heeded])
+        request = raw, address, tuple([headers.get(name) for name in self._heeded])
         plan = self._plans.get(request)
         if plan is None:
+            query, deployment = address
             forward = self._options.forward
-            plan = self._pipeline.plan(read_call(self.path, query=query, raw=raw, headers=headers, forward=forward))
+            call = read_call(self.path, raw, headers, query=query, deployment=deployment, grant=grant, forward=forward)
+            plan = self._pipeline.plan(call)
             values = raw.count(b",") + raw.count(b"[") + raw.count(b"{")
             self._plans.put(request, plan, _PLAN_WEIGHT * len(raw) + _PLAN_OVERHEAD * (1 + values // 16))
         return plan

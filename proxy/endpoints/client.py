@@ -16,14 +16,18 @@ PIECE = 256 * 1024
 
 # Errors that are answered before the body was read: on a connection that stayed open, what came of the body would be
 # waited for, and with `Expect: 100-continue`, where it may never come, the next request would be taken for it.
-BEFORE_BODY = frozenset({403, 408, 411, 413, 415, 431})
+BEFORE_BODY = frozenset({401, 403, 408, 411, 413, 415, 431, 501, 503})
 
 
 class Attendance:
-    """Cancels the task around it when the client hangs up: uvicorn only says so to whoever asks."""
+    """Cancels the task around it when the client hangs up: uvicorn only says so to whoever asks.
 
-    def __init__(self, receive: Receive) -> None:
+    `after`: somebody else receives until then.
+    """
+
+    def __init__(self, receive: Receive, after: asyncio.Event | None = None) -> None:
         self._receive = receive
+        self._after = after
         self.left = False
 
     async def __aenter__(self) -> Self:
@@ -32,6 +36,8 @@ class Attendance:
         return self
 
     async def _wait(self) -> None:
+        if self._after is not None:
+            await self._after.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if self._task is not None:

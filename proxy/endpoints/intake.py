@@ -7,17 +7,18 @@ from urllib.parse import urlsplit
 import msgspec
 from starlette.types import Receive
 
+from proxy.core.access import Access, Grant
 from proxy.core.call import Headers
+from proxy.core.load import Load
 from proxy.errors import (
-    BodyTimeout,
     BodyTooLarge,
     Forbidden,
     InvalidRequest,
+    RequestTimeout,
     UnsupportedEncoding,
     UnsupportedMediaType,
 )
 
-BODY_TIMEOUT = 60.0  # seconds for a body to be there, however fast its pieces come
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -26,15 +27,24 @@ class ClientLeftError(Exception):
 
 
 class Door(msgspec.Struct, frozen=True):
-    """Who may come in. A web page elsewhere must not be able to spend: it has an Origin, and may rebind a name."""
+    """Who may come in. A web page elsewhere must not be able to spend: it has an Origin, and may rebind a name.
+
+    `body_timeout`: seconds for a body to be there, however fast its pieces come.
+    """
 
     origins: frozenset[str]
     loopback_only: bool
     max_body: int
+    body_timeout: float
+    access: Access
+    load: Load
 
-    def check(self, headers: Headers) -> None:
-        """Raises Forbidden, UnsupportedMediaType, UnsupportedEncoding, BodyTooLarge or InvalidRequest."""
-        self.check_origin(headers)
+    def check(self, headers: Headers) -> Grant:
+        """Who comes in with a body that is understood.
+
+        Raises Forbidden, Unauthorized, UnsupportedMediaType, UnsupportedEncoding, BodyTooLarge or InvalidRequest.
+        """
+        grant = self.enter(headers)
         media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if media != b"application/json" and not media.endswith(b"+json"):
             raise UnsupportedMediaType("The body must be JSON and say so: `Content-Type: application/json`.")
@@ -45,6 +55,12 @@ class Door(msgspec.Struct, frozen=True):
             raise InvalidRequest("`Content-Length` must be a number.")
         if int(length) > self.max_body:
             raise self.too_large()
+        return grant
+
+    def enter(self, headers: Headers) -> Grant:
+        """Who comes in. Raises Forbidden or Unauthorized."""
+        self.check_origin(headers)
+        return self.access.grant(headers)
 
     def check_origin(self, headers: Headers) -> None:
         origin = headers.get(b"origin")
@@ -67,8 +83,8 @@ def _is_loopback(host: bytes) -> bool:
     return name is not None and name.decode("latin-1") in LOOPBACK_NAMES
 
 
-async def read_body(receive: Receive, door: Door, within: float = BODY_TIMEOUT) -> bytes:
-    """The whole body. Raises BodyTooLarge, BodyTimeout, or ClientLeftError."""
+async def read_body(receive: Receive, door: Door) -> bytes:
+    """The whole body. Raises BodyTooLarge, RequestTimeout, Overloaded, or ClientLeftError."""
     task = asyncio.current_task()
     late = False
 
@@ -79,15 +95,19 @@ async def read_body(receive: Receive, door: Door, within: float = BODY_TIMEOUT) 
             task.cancel()
 
     # asyncio.timeout does the same and costs four times as much, which every hit would pay.
-    deadline = asyncio.get_running_loop().call_later(within, expire)
+    deadline = asyncio.get_running_loop().call_later(door.body_timeout, expire)
     try:
         return await _pieces(receive, door)
     except asyncio.CancelledError:
         if not late or task is None or task.uncancel() > 0:
             raise
-        raise BodyTimeout(f"The body was not complete after {within:g} seconds.") from None
+        raise late_body(door.body_timeout) from None
     finally:
         deadline.cancel()
+
+
+def late_body(seconds: float) -> RequestTimeout:
+    return RequestTimeout(f"The body did not come within {seconds:g} seconds (server.body_timeout).")
 
 
 async def _pieces(receive: Receive, door: Door) -> bytes:
@@ -98,13 +118,18 @@ async def _pieces(receive: Receive, door: Door) -> bytes:
             raise door.too_large()
         return body
     pieces, size = [], 0
-    while True:
-        if message["type"] == "http.disconnect":
-            raise ClientLeftError
-        pieces.append(message.get("body", b""))
-        size += len(pieces[-1])
-        if size > door.max_body:
-            raise door.too_large()
-        if not message.get("more_body", False):
-            return b"".join(pieces)
-        message = await receive()
+    try:
+        while True:
+            if message["type"] == "http.disconnect":
+                raise ClientLeftError
+            piece = message.get("body", b"")
+            pieces.append(piece)
+            size += len(piece)
+            door.load.receive(len(piece))
+            if size > door.max_body:
+                raise door.too_large()
+            if not message.get("more_body", False):
+                return b"".join(pieces)
+            message = await receive()
+    finally:
+        door.load.received -= size

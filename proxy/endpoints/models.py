@@ -37,7 +37,7 @@ class Models:
         status = PenstockError.status
         try:
             headers = header_map(scope["headers"])
-            self._door.check_origin(headers)
+            self._door.enter(headers)
             if wanted == "":
                 raise NotFound("There is no such path here: leave out the slash at its end.")
             async with Attendance(receive) as client:

@@ -9,11 +9,11 @@ import pytest
 from proxy import errors
 from proxy.endpoints.client import PIECE, Attendance, send_error, send_whole
 from proxy.errors import (
-    BodyTimeout,
     BodyTooLarge,
     Forbidden,
     InvalidRequest,
     PenstockError,
+    RequestTimeout,
     ShuttingDown,
     StartupError,
     UnsupportedEncoding,
@@ -218,7 +218,7 @@ async def test_an_error_says_whether_to_come_again_and_when() -> None:
     assert (await error_sent(told)).headers[b"x-should-retry"] == b"true"
 
 
-@pytest.mark.parametrize("kind", [BodyTimeout, BodyTooLarge, Forbidden, UnsupportedEncoding, UnsupportedMediaType])
+@pytest.mark.parametrize("kind", [RequestTimeout, BodyTooLarge, Forbidden, UnsupportedEncoding, UnsupportedMediaType])
 async def test_a_body_that_was_not_read_is_not_waited_for(kind: type[PenstockError]) -> None:
     assert (await error_sent(kind("no"))).headers[b"connection"] == b"close"
     assert b"connection" not in (await error_sent(InvalidRequest("no"))).headers

@@ -11,9 +11,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.endpoints.client import send_whole
 from proxy.endpoints.gate import Gate
-from proxy.endpoints.intake import Door
 from proxy.endpoints.operations import Operations
 from proxy.errors import Forbidden
+from tests.fakes import a_door
 
 CHAT = "/v1/chat/completions"
 
@@ -193,8 +193,7 @@ async def test_what_is_not_http_is_left_alone() -> None:
 
 def operated() -> tuple[Gate, ASGIApp]:
     """A gate before `/livez`, `/readyz` and `/metrics`."""
-    door = Door(origins=frozenset(), loopback_only=True, max_body=100)
-    operations = Operations(lambda: b"penstock_flights 0\n", "text/plain; version=0.0.4", door)
+    operations = Operations(lambda: b"penstock_flights 0\n", "text/plain; version=0.0.4", a_door())
     routes = [Route(f"/{name}", getattr(operations, name)) for name in ("livez", "readyz", "metrics")]
     gate = operations.gate = Gate(Starlette(routes=routes), {})
     return gate, gate

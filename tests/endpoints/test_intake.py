@@ -8,20 +8,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.core.load import Load
 from proxy.endpoints.intake import ClientLeftError, Door, read_body
 from proxy.errors import (
-    BodyTimeout,
     BodyTooLarge,
     Forbidden,
     InvalidRequest,
+    Overloaded,
     PenstockError,
+    RequestTimeout,
     UnsupportedEncoding,
     UnsupportedMediaType,
 )
+from tests.fakes import a_door
 
 APP = "https://app.example.org"
-DOOR = Door(origins=frozenset({APP}), loopback_only=True, max_body=100)
-PUBLIC = Door(origins=frozenset(), loopback_only=False, max_body=100)
+DOOR = a_door(origins=frozenset({APP}))
+PUBLIC = a_door(loopback_only=False)
 GOOD = {b"host": b"localhost:8080", b"content-type": b"application/json"}
 
 
@@ -200,11 +203,28 @@ async def test_a_body_that_does_not_become_whole_in_time_is_given_up_however_oft
         raise AssertionError
 
     for receive in (dripping, silent):
-        with pytest.raises(BodyTimeout) as caught:
-            await read_body(receive, DOOR, within=0.05)
+        with pytest.raises(RequestTimeout) as caught:
+            await read_body(receive, a_door(body_timeout=0.05))
         assert caught.value.status == 408
-        assert caught.value.message == "The body was not complete after 0.05 seconds."
+        assert caught.value.message == "The body did not come within 0.05 seconds (server.body_timeout)."
 
 
 async def test_a_body_that_is_there_needs_no_time() -> None:
-    assert await read_body(Client(b"one", b"two"), DOOR, within=0) == b"onetwo"
+    assert await read_body(Client(b"one", b"two"), a_door(body_timeout=0)) == b"onetwo"
+
+
+async def test_bodies_are_counted_while_they_come_and_too_many_are_refused() -> None:
+    load = Load(max_flights=1, max_readers=1, max_buffered=60)
+    door = a_door(load=load)
+    seen = []
+
+    class Watching(Client):
+        async def __call__(self) -> dict[str, Any]:
+            seen.append(load.received)
+            return await super().__call__()
+
+    assert await read_body(Watching(b"a" * 30, b"b" * 20), door) == b"a" * 30 + b"b" * 20
+    assert (seen, load.received) == ([0, 30], 0)
+    with pytest.raises(Overloaded):
+        await read_body(Client(b"a" * 30, b"b" * 40), door)
+    assert load.received == 0

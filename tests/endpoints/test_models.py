@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from proxy.core.call import Call
-from proxy.core.routing import Target
-from proxy.endpoints.intake import Door
 from proxy.endpoints.models import Models
 from proxy.errors import PenstockError, UpstreamConnectError
 from proxy.ids import Ids
-from proxy.interfaces import Listing, Reply
+from proxy.interfaces import Listing
+from tests import fakes
+from tests.fakes import a_door
 
 GOOD: list[dict[str, Any]] = [
     {"id": "gpt-4.1", "object": "model", "created": 5, "owned_by": "openai"},
@@ -32,25 +31,18 @@ class Listed:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-class FakeProvider:
+class FakeProvider(fakes.Provider):
     """Lists what it is told to, or fails, or waits for ever."""
 
-    name = "p"
-    first_event_timeout = idle_timeout = total_timeout = 1.0
-    owns_key = False
-    client_pays = True
-    reports_usage = True
-
     def __init__(self, said: Listing | PenstockError | None) -> None:
+        super().__init__()
+        self.name = "p"
         self._said = said
         self.accounts: list[Account] = []
         self.given_up = False
 
     def scrub(self, said: bytes) -> bytes:
         return said.replace(b"sk-operator", b"[key]")
-
-    async def open(self, call: Call, target: Target) -> Reply:
-        raise AssertionError(call, target)
 
     async def models(self, account: Account) -> Listing:
         self.accounts.append(account)
@@ -81,8 +73,7 @@ class Rig:
     def __init__(self, said: Listing | PenstockError | None = None, *, named: Iterable[str] = ()) -> None:
         self.provider = FakeProvider(said)
         self.meter = FakeMeter()
-        door = Door(origins=frozenset(), loopback_only=True, max_body=100)
-        self._models = Models(named, self.provider, door, ids=Ids(), meter=self.meter)
+        self._models = Models(named, self.provider, a_door(), ids=Ids(), meter=self.meter)
         self.hangs_up = asyncio.Event()
         self.sent: list[dict[str, Any]] = []
 

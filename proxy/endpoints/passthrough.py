@@ -1,0 +1,155 @@
+"""What else there is under `/v1/`: passed to the default provider as it came, and back, in constant memory."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from proxy.core.access import NOBODY, Grant, check_passthrough
+from proxy.core.call import Headers, header_map
+from proxy.core.passage import PREFIX, Passage, read_passage, returned_headers
+from proxy.core.status import result_of
+from proxy.endpoints.answer import Answer
+from proxy.endpoints.client import Attendance
+from proxy.endpoints.intake import ClientLeftError, Door, late_body
+from proxy.errors import (
+    NotFound,
+    NoWebSocket,
+    PenstockError,
+    UpstreamAuthError,
+    UpstreamBadContentType,
+    UpstreamError,
+    UpstreamReset,
+    UpstreamStall,
+)
+from proxy.ids import Ids
+from proxy.interfaces import Clock, Meter, Provider, Reply
+
+
+class Upload:
+    """A request's body on its way through, piece by piece; `over` is set once there is no more of it.
+
+    `failure`: why it stopped before its end. A client may be silent for `silence` seconds.
+    """
+
+    def __init__(self, receive: Receive, silence: float) -> None:
+        self.over = asyncio.Event()
+        self.failure: PenstockError | ClientLeftError | None = None
+        self._receive = receive
+        self._silence = silence
+        self._begun = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._begun:  # what has been sent is held by nobody
+            raise UpstreamReset("The connection to the provider was lost in the middle of the request.")
+        return self._pieces()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        self._begun = True
+        more = True
+        while more:
+            message = await self._next()
+            more = message.get("more_body", False)
+            if body := message.get("body"):
+                yield body
+        self.over.set()
+
+    async def _next(self) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(self._silence):
+                message = await self._receive()
+        except TimeoutError:
+            self.failure = late_body(self._silence)
+            raise self.failure from None
+        if message["type"] == "http.disconnect":
+            self.failure = ClientLeftError()
+            raise self.failure
+        return dict(message)
+
+
+class Passthrough:
+    """An ASGI endpoint."""
+
+    endpoint = "passthrough"
+
+    def __init__(
+        self, provider: Provider, door: Door, forward: tuple[bytes, ...], *, ids: Ids, meter: Meter, clock: Clock
+    ) -> None:
+        self._provider = provider
+        self._door = door
+        self._forward = forward
+        self._ids = ids
+        self._meter = meter
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with Answer(self.endpoint, send, self._ids, self._meter, self._clock) as answer:
+            headers = header_map(scope["headers"])
+            grant = self._door.enter(headers)
+            passage = self._passage(scope, headers, grant)
+            upload = Upload(receive, self._door.body_timeout)
+            if not passage.has_body:
+                upload.over.set()
+            answer.passed(self._provider.name)
+            with self._door.load.reading():
+                async with Attendance(receive, after=upload.over) as client:
+                    await self._pass(passage, upload, answer)
+            if client.left:
+                raise ClientLeftError
+
+    def _passage(self, scope: Scope, headers: Headers, grant: Grant) -> Passage:
+        """Raises NoWebSocket, NotFound, InvalidRequest or Forbidden."""
+        if headers.get(b"upgrade", b"").lower() == b"websocket":
+            raise NoWebSocket("WebSockets are not passed through; use HTTP.")
+        raw_path: bytes = scope["raw_path"]
+        if not raw_path.startswith(PREFIX + b"/"):
+            raise NotFound("There is no such path here. An SDK's base_url ends in /v1.")
+        if self._provider.owns_key or grant is not NOBODY:
+            check_passthrough(raw_path.removeprefix(PREFIX + b"/"), grant)
+        return read_passage(scope["method"], raw_path, scope["query_string"], headers, self._forward)
+
+    async def _pass(self, passage: Passage, upload: Upload, answer: Answer) -> None:
+        result = "abandoned"
+        try:
+            reply = await self._provider.relay(passage, upload if passage.has_body else None)
+            try:
+                result = await self._return(reply, upload, answer)
+            finally:
+                reply.close()
+        except UpstreamError as error:
+            if upload.failure is not None:  # the provider's connection was given up since the client's was
+                raise upload.failure from None
+            result = error.code or result
+            raise
+        finally:
+            self._meter.upstream(self._provider.name, result)
+
+    async def _return(self, reply: Reply, upload: Upload, answer: Answer) -> str:
+        """Pass the answer on; how it ended, as a label. Raises UpstreamError before anything was sent."""
+        headers = returned_headers(reply.headers)
+        scrubbed = self._provider.owns_key and reply.status >= 400
+        if scrubbed:
+            if reply.status in (401, 403):
+                raise UpstreamAuthError(self._provider.name)
+            if b"content-encoding" in dict(headers):
+                raise UpstreamBadContentType("The provider's error came in an encoding that was not asked for.")
+            headers = tuple(header for header in headers if header[0] != b"content-length")
+        if not upload.over.is_set():  # the client may still send what nobody waits for
+            headers += ((b"connection", b"close"),)
+        error = await answer.pass_on(reply.status, headers, self._pieces(reply, scrubbed=scrubbed))
+        return result_of(reply.status) if error is None else error.code or "failed"
+
+    async def _pieces(self, reply: Reply, *, scrubbed: bool) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises UpstreamError."""
+        streamed = reply.headers.get("content-type", "").startswith("text/event-stream")
+        silence = self._provider.idle_timeout if streamed else self._provider.total_timeout
+        while True:
+            try:
+                async with asyncio.timeout(silence):
+                    piece = await reply.read()
+            except TimeoutError:
+                raise UpstreamStall("The provider fell silent in the middle of its answer.") from None
+            if not piece:
+                return
+            yield self._provider.scrub(piece) if scrubbed else piece

@@ -1,0 +1,292 @@
+"""HTTP as clients speak it: uvicorn's protocol with bounds, and with an eye on every request of a connection."""
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from typing import Any, cast
+
+import httptools
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from proxy.errors import HeadersTooLarge, InvalidRequest, Overloaded, PenstockError, RequestTimeout
+
+ONLY_ONE = frozenset({b"authorization", b"host"})  # of two, others may heed the one that Penstock does not
+FRAMING = frozenset({b"content-length", b"transfer-encoding"})  # where a request's body ends
+PIPELINED = 16  # requests that may wait for their turn on one connection
+LINGER = 2  # seconds in which what a refused client still sends is let fall; a reset would take our answer from it
+
+
+class Corked:
+    """A transport that sends an answer's head together with the first piece of its body: one system call, not two.
+
+    uvicorn writes the head as soon as it knows it. What is held goes out when anything else is written, and at the
+    latest when the loop has run what is ready now. Nothing is written once the transport closes: uvloop would raise.
+    """
+
+    __slots__ = ("_held", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            self._held = b""
+        elif self._held:
+            held, self._held = self._held, b""
+            self._transport.writelines((held, data))
+        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
+            self._held = data
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def _flush(self) -> None:
+        if self._held:
+            self.write(b"")
+
+    def close(self) -> None:
+        self._flush()
+        if not self._transport.is_closing():
+            self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+Header = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one client may take up. Times in seconds, sizes in bytes.
+
+    `head_timeout`: for a request's head to be complete, once the connection is open or a byte of it has come.
+    `send_timeout`: for a client to take anything at all of what waits for it.
+    """
+
+    headers: int = 100
+    head: int = 32 * 1024
+    head_timeout: float = 20.0
+    send_timeout: float = 120.0
+    connections: int = 8192
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's, over a corked transport, with bounds, and with an eye on every request of a connection.
+
+    It does not ask the system for both addresses of each connection, as uvicorn does: nobody reads them, and to ask
+    takes a tenth of the time to a stream's first event when many begin at once.
+    """
+
+    def __init__(self, *arguments: Any, bounds: Bounds, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._bounds = bounds
+
+    _running: RequestResponseCycle | None = None  # the one that is being answered; `cycle` is the newest
+    _in_head = False
+    _head_size = 0  # of the headers that are complete
+    _unfinished = 0  # bytes that came since the head began, its first piece not counted
+    _refusal: PenstockError | None = None  # why the parser was stopped, if it was not by the parser itself
+    _refused = False
+    _fed = b""  # what the parser is at
+    _priming = False  # the parser is told what another has heard already
+    _deadline: asyncio.TimerHandle | None = None  # for a head to be complete
+    _stuck: asyncio.TimerHandle | None = None  # looks whether the client has taken anything since
+    _unsent = 0  # bytes that waited for the client at the last look
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.connections.add(self)
+        self.transport = cast("asyncio.Transport", Corked(transport, self.loop))
+        self.flow = FlowControl(transport)
+        self.scheme = "http"
+        if len(self.connections) > self._bounds.connections:
+            self._refuse(Overloaded("Too many connections are open to this proxy."))
+        else:
+            self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """uvicorn tells only the newest request, which may be one that waits behind the one that is answered."""
+        for timer in (self._deadline, self._stuck):
+            if timer is not None:
+                timer.cancel()
+        for cycle in (self._running, *[waiting for waiting, _ in self.pipeline]):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self.pipeline.clear()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        head = self.headers if self._in_head else None
+        self._fed = data
+        super().data_received(data)
+        self._fed = b""
+        if head is not None and self._in_head and self.headers is head and not self._refused:
+            self._unfinished += len(data)  # of a header without an end, `on_header` does not hear
+            if self._unfinished > self._bounds.head:
+                self._refuse(self._too_large())
+        if self._deadline is None and not self._refused and (self._in_head or self._is_idle()):
+            self._await_head()
+
+    def _is_idle(self) -> bool:
+        return self._running is None or self._running.response_complete
+
+    def _await_head(self) -> None:
+        self._deadline = self.loop.call_later(self._bounds.head_timeout, self._late)
+
+    def _late(self) -> None:
+        """No whole head in time. Who has sent nothing of one is not waiting for an answer."""
+        self._deadline = None
+        if self._in_head:
+            self._refuse(RequestTimeout(f"The headers did not come within {self._bounds.head_timeout:g} seconds."))
+        elif self._is_idle():
+            self.transport.close()
+
+    def _too_large(self) -> HeadersTooLarge:
+        return HeadersTooLarge(
+            f"A request may have {self._bounds.headers} headers, and {self._bounds.head} bytes of them."
+        )
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_again()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+
+    def _look_again(self) -> None:
+        self._unsent = self.transport.get_write_buffer_size()
+        self._stuck = self.loop.call_later(self._bounds.send_timeout, self._look)
+
+    def _look(self) -> None:
+        """A slow client is waited for, one that takes nothing is not: what it was sent is held all the while."""
+        if self.transport.get_write_buffer_size() < self._unsent:
+            self._look_again()
+        else:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        if self._priming:
+            return
+        self._in_head = True
+        self._head_size = self._unfinished = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self._priming:
+            return
+        self._head_size += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer; uvicorn would take it for a header of the request that is being answered
+        name = name.lower()
+        self._head_size += len(name) + len(value)
+        if len(self.headers) >= self._bounds.headers or self._head_size > self._bounds.head:
+            self._stop(self._too_large())
+        if name in ONLY_ONE and any(name == other for other, _ in self.headers):
+            self._stop(InvalidRequest(f"There may be only one `{name.decode().title()}` header."))
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._priming:
+            return
+        if self._head_size > self._bounds.head:  # a URL alone, before the first header
+            self._stop(self._too_large())
+        self._in_head = False
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        super().on_headers_complete()
+        if len(self.pipeline) > PIPELINED:
+            self._stop(InvalidRequest("Too many requests wait on this connection."))
+        if self.pipeline:
+            self.flow.resume_reading()  # uvicorn pauses here, and whoever pauses does not see the client leave
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        if self.flow.read_paused and self.cycle is not self._running:
+            self._stop(InvalidRequest("A request with a large body waits on this connection."))
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_message_complete(self) -> None:
+        if not self._priming and not (self.parser.should_upgrade() and self._framing()):
+            super().on_message_complete()
+
+    def _framing(self) -> list[Header]:
+        return [header for header in self.headers if header[0] in FRAMING]
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Another protocol was offered (Java's client always offers one), which a server may ignore.
+
+        The parser takes all that follows for that protocol, the request's own body as well. Another parser is told of
+        the body, and gets it.
+        """
+        offered = sys.exc_info()[1]
+        rest = self._fed[offered.args[0] :] if offered is not None else b""
+        lines = [b"%b: %b\r\n" % header for header in self._framing()]
+        self.parser = httptools.HttpRequestParser(self)
+        if lines:
+            self._priming = True
+            self.parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *lines, b"\r\n"]))
+            self._priming = False
+        if rest:
+            super().data_received(rest)
+
+    def _stop(self, error: PenstockError) -> None:
+        """Stop the parser. It raises an error of its own, for which uvicorn calls `send_400_response`."""
+        self._refusal = error
+        raise error
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(self._refusal or InvalidRequest(msg))
+
+    def _refuse(self, error: PenstockError) -> None:
+        """Hear no more from this client. What it asked before is answered first, and is then the last answer."""
+        self._refused = True
+        self.flow.resume_reading()  # to see it leave
+        running = self._running
+        if running is None or running.response_complete:
+            self._tell(error)
+        elif not running.more_body:
+            running.keep_alive = False
+        elif running.response_started:
+            self.transport.close()
+        else:
+            running.disconnected = True  # it never becomes whole: nobody else may answer it
+            running.message_event.set()
+            self._tell(error)
+
+    def _tell(self, error: PenstockError) -> None:
+        if self.transport.is_closing():
+            return
+        body = error.body()
+        head = [STATUS_LINE[error.status], *[b"%b: %b\r\n" % pair for pair in self.server_state.default_headers]]
+        if error.retry_after is not None:
+            head.append(b"retry-after: %d\r\n" % error.retry_after)
+        head.append(b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body))
+        self.transport.write(b"".join([*head, body]))
+        self.transport.write(b"")  # lets go of the cork
+        self.transport.write_eof()
+        self.loop.call_later(LINGER, self.transport.close)
+
+    def shutdown(self) -> None:
+        """An answer that was left incomplete, to a client that does not read, need not be waited for."""
+        if self._running is not None and not self._running.response_complete and self.transport.is_closing():
+            self.transport.abort()
+        super().shutdown()
