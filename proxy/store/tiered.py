@@ -44,8 +44,10 @@ class TieredStore(Generic[E]):
     """Entries by key. `pack` and `unpack` run in threads; `unpack` returns None for bytes that are no entry.
 
     `on_event` counts, on the loop: disk_read_failed, disk_write_failed, disk_corrupt (and removed), disk_write_skipped
-    (more than `write_backlog` bytes wait for the disk: kept in memory only).
+    (more than `write_backlog` bytes wait for the disk: kept in memory only). A look-up may take `patience` seconds.
     """
+
+    patience = 1.0
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class TieredStore(Generic[E]):
         self._added = KeyFilter()
         self._on_disk: KeyFilter | None = None  # `_added`, once it knows what was there before
         self._looking: dict[bytes, asyncio.Future[E | None]] = {}
+        self._hangs = False  # a look-up was given up, and none has ended since
         self._readers = ThreadPoolExecutor(_READERS, "penstock-cache-read")
         self._writes = (
             None if disk is None else WriteQueue(disk, pack, backlog=write_backlog, on_failed=self._unwritten)
@@ -77,7 +80,7 @@ class TieredStore(Generic[E]):
         entry = self._near(key)
         if entry is not None or self._disk is None or (self._writes is not None and key in self._writes):
             return entry
-        if self._on_disk is not None and not self._on_disk.may_hold(key):
+        if self._hangs or (self._on_disk is not None and not self._on_disk.may_hold(key)):
             return None
         # Shielded: others may wait for the same look-up.
         found = await asyncio.shield(self._look(self._disk, key))
@@ -170,9 +173,19 @@ class TieredStore(Generic[E]):
             return look
         loop = asyncio.get_running_loop()
         new = self._looking[key] = loop.create_future()
+        late = loop.call_later(self.patience, self._give_up, key, new)
         work = loop.run_in_executor(self._readers, self._read, disk, key)
-        work.add_done_callback(lambda work: self._looked(key, new, work))
+        work.add_done_callback(lambda work: self._looked(key, new, work, late))
         return new
+
+    def _give_up(self, key: bytes, look: "asyncio.Future[E | None]") -> None:
+        """The disk hangs: nobody waits for it, and nobody else asks it until it has answered."""
+        if self._looking.get(key) is look:
+            self._hangs = True
+            self._answer(key, None)
+            self._failed(
+                "disk_read_failed", TimeoutError(f"no answer within {self.patience:g} s; asked again once there is")
+            )
 
     def _read(self, disk: ByteTier, key: bytes) -> E | None:
         """In a reader's thread."""
@@ -184,7 +197,15 @@ class TieredStore(Generic[E]):
             raise RowError("not an entry, or of another version")
         return entry
 
-    def _looked(self, key: bytes, look: "asyncio.Future[E | None]", work: "asyncio.Future[E | None]") -> None:
+    def _looked(
+        self,
+        key: bytes,
+        look: "asyncio.Future[E | None]",
+        work: "asyncio.Future[E | None]",
+        late: asyncio.TimerHandle,
+    ) -> None:
+        late.cancel()
+        self._hangs = False
         error = work.exception()
         corrupt = isinstance(error, RowError)
         # Answered already? Then a put, a delete or a purge came first, and what was read is out of date.

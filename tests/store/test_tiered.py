@@ -748,3 +748,23 @@ async def test_on_a_real_disk_entries_outlive_the_store_and_flipped_ones_are_mis
     assert rig.events == {"disk_corrupt": 1}
     await rig.store.close()
     assert not file.exists()
+
+
+async def test_a_disk_that_hangs_is_a_miss_until_it_answers_again() -> None:
+    disk, events = FakeDisk(), Counter[str]()
+    disk.kept = {key: pack(Thing(b"old")) for key in (KEY, b"2" * 32, b"3" * 32)}
+    disk.read_gate.clear()
+    store = TieredStore(
+        memory=MemoryTier(1000), disk=disk, pack=pack, unpack=unpack, on_event=lambda event: events.update([event])
+    )
+    store.patience = 0.01
+    assert await store.get(KEY) is None
+    assert await store.get(KEY) is None
+    assert await store.get(b"2" * 32) is None
+    assert disk.reads == [KEY]  # nobody else asks it meanwhile
+    assert events == {"disk_read_failed": 1}
+    disk.read_gate.set()
+    while await store.get(b"3" * 32) is None:  # noqa: ASYNC110 - a thread's doing
+        await asyncio.sleep(0.001)
+    assert await store.get(KEY) == Thing(b"old")
+    await store.close()
