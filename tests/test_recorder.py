@@ -222,6 +222,18 @@ def test_past_its_bound_an_answer_is_passed_on_and_not_kept() -> None:
     assert made.flaw == "too-large"
 
 
+LONG = b'{"id": "1", "choices": [{"index": 0, "message": {"content": "' + b"a" * 70_000
+
+
+@pytest.mark.parametrize(
+    ("rest", "whole"), [(b'"}, "finish_reason": "stop"}]} \n', True), (b"", False), (b'"}, ', False)]
+)
+def test_past_its_bound_json_that_does_not_end_is_no_answer(rest: bytes, whole: bool) -> None:
+    made = recorded(lambda: Reply(LONG, rest, b" \n", b"", content_type="application/json"), max_entry=60_000)
+    assert (made.end == Clean()) is whole
+    assert whole or failure(made) is UpstreamTruncated
+
+
 def test_a_slow_reader_is_no_silence_of_the_provider() -> None:
     async def slowly() -> Ending:
         async def produce(flight: Flight) -> None:
