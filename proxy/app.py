@@ -257,6 +257,10 @@ def _for_pages(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
 
 def _watch_sizes(meter: Meter, flights: Flights, store: TieredStore[Entry]) -> None:
     """Gauges that are read when they are scraped."""
+    load = flights.load
     meter.flights.set_function(lambda: len(flights))
+    meter.readers.set_function(lambda: load.readers)
+    meter.recorded.set_function(lambda: load.recorded)
+    meter.received.set_function(lambda: load.received)
     meter.memory_bytes.set_function(lambda: store.stats().memory_bytes)
     meter.memory_entries.set_function(lambda: store.stats().memory_entries)

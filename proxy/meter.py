@@ -48,6 +48,15 @@ class Meter:
         self._request_of = cache(lambda *labels: self._requests.labels(*map(str, labels)))
         self._first_byte_of = cache(self._first_byte.labels)
         self.flights = Gauge("penstock_flights", "Recordings that are being made.", registry=registry)
+        self.readers = Gauge(
+            "penstock_readers", "Clients that read recordings or what passes through.", registry=registry
+        )
+        self.recorded = Gauge(
+            "penstock_recorded_bytes", "Bytes held of answers that are being given.", registry=registry
+        )
+        self.received = Gauge(
+            "penstock_received_bytes", "Bytes held of requests that are coming in.", registry=registry
+        )
         self.requests_open = Gauge("penstock_requests_open", "Requests that are being answered.", registry=registry)
         self.memory_bytes = Gauge("penstock_memory_tier_bytes", "Bytes in the memory tier.", registry=registry)
         self.memory_entries = Gauge("penstock_memory_tier_entries", "Entries in the memory tier.", registry=registry)

@@ -29,14 +29,14 @@ class MakeProxy(Protocol):
     ) -> Proxy: ...
 
 
+AsyncSdk = Callable[..., openai.AsyncOpenAI]
+Sdk = Callable[..., openai.OpenAI]
+
+
 @pytest.fixture
 def prompt(request: pytest.FixtureRequest) -> str:
     """Words that no other test says."""
     return str(request.node.nodeid)
-
-
-AsyncSdk = Callable[..., openai.AsyncOpenAI]
-Sdk = Callable[..., openai.OpenAI]
 
 
 @pytest.fixture(scope="session")

@@ -20,12 +20,6 @@ ID = b"chatcmpl-scripted"
 
 
 @pytest.fixture
-def prompt(request: pytest.FixtureRequest) -> str:
-    """Words that no other test says."""
-    return str(request.node.nodeid)
-
-
-@pytest.fixture
 def played(make_proxy: MakeProxy, scripted: Scripted) -> Proxy:
     """A proxy before the provider that the test plays."""
     return make_proxy(scripted.base_url)

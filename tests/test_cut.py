@@ -38,12 +38,6 @@ FIRST_EVENT = {
 }
 
 
-@pytest.fixture
-def prompt(request: pytest.FixtureRequest) -> str:
-    """Words that no other test says."""
-    return str(request.node.nodeid)
-
-
 HASTE = {
     "stall": {"idle_timeout": 0.3},  # in the middle of a stream
     "stall=": {"first_event_timeout": 0.3, "total_timeout": 0.3},  # before it, or in JSON

@@ -14,12 +14,6 @@ SLOW = "sim-instant;gap=30"
 LEAVES: dict[str, Callable[[Wire], None]] = {"RST": Wire.reset, "FIN": Wire.close}
 
 
-@pytest.fixture
-def prompt(request: pytest.FixtureRequest) -> str:
-    """Words that no other test says."""
-    return str(request.node.nodeid)
-
-
 def assert_gone(proxy: Proxy, simulator: Simulator, callers: int = 1) -> None:
     """The provider has seen its callers leave, and the proxy has forgotten all about them."""
     eventually(lambda: simulator.calls()["hung_up"] == callers)

@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # Who may import what. Names are modules of `proxy` (and `pricing`); a package stands for all that is in it, and each
-# may import itself. `basis` and `edges` stand for the names below; edges never import each other. `std` is what of the
-# standard library: `pure` reaches no clock, no file, no socket and no chance.
+# may import itself. `basis`, `listening` and `edges` stand for the names below; edges never import each other. `std` is
+# what of the standard library: `pure` reaches no clock, no file, no socket and no chance.
 TABLE = """
 who        | std  | of ours                                                  | of others
 -----------|------|----------------------------------------------------------|-----------------------------------------
@@ -49,12 +49,13 @@ server     | any  | wire                                                     | s
 wire       | any  | errors                                                   | uvicorn httptools
 simulator  | any  |                                                          | msgspec starlette
 demo       | any  | pricing errors simulator                                 | msgspec httpx rich
-cli        | any  | pricing basis settings reading store app server wire demo simulator | msgspec click rich uvicorn uvloop
+cli        | any  | pricing basis settings reading store app listening demo simulator | click rich uvloop
 __main__   | any  | cli                                                      |
 proxy      | pure |                                                          | importlib.metadata
 """
 GROUPS = {
     "basis": {"core", "errors", "interfaces", "proxy"},  # `proxy` itself says no more than its version
+    "listening": {"server", "wire"},
     "edges": {"store", "flights", "upstream", "limiter", "ledger", "meter", "ids"},
 }
 PURE = """

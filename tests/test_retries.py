@@ -12,12 +12,6 @@ from tests.support import FakeClock, Json, Proxy, Simulator, ask, free_port
 BY_SDK = {"x_stainless_retry_count": "0"}
 
 
-@pytest.fixture
-def prompt(request: pytest.FixtureRequest) -> str:
-    """Words that no other test says."""
-    return str(request.node.nodeid)
-
-
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 503, 529])
 def test_a_refusal_passes_as_it_came(status: int, proxy: Proxy, simulator: Simulator, prompt: str) -> None:
     body = ask(prompt, model=f"sim-instant;status={status};retry-after=7;retry-after-ms=7000;should-retry=false")

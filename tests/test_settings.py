@@ -451,7 +451,7 @@ def test_with_keys_of_ours_no_client_pays_a_provider_with_its_own() -> None:
 
 
 def test_a_public_host_may_pay_for_those_who_have_a_key() -> None:
-    public: Table = {"server": {"host": "0.0.0.0"}}
+    public: Table = {"server": {"host": "192.0.2.1"}}
     assert "declare [[keys]]" in refused(public, provider={"api_key_env": "P"})
     keyed = public | {"keys": [{"name": "a", "key_sha256": DIGEST}]}
     assert read(keyed, provider={"api_key_env": "P"}).keys[0].key_sha256 == DIGEST

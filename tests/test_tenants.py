@@ -33,12 +33,6 @@ KEYS: list[Json] = [
 DISTINCT = len(KEYS)
 
 
-@pytest.fixture
-def prompt(request: pytest.FixtureRequest) -> str:
-    """Words that no other test says."""
-    return str(request.node.nodeid)
-
-
 def fetched(proxy: Proxy, body: Json, headers: Json) -> str:
     """What the cache did."""
     with Wire(proxy.url, body, headers) as wire:

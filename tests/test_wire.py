@@ -37,12 +37,6 @@ def client(request: pytest.FixtureRequest, sdk: Sdk, async_sdk: AsyncSdk) -> Any
     return sdk if request.param == "sync" else async_sdk
 
 
-@pytest.fixture
-def prompt(request: pytest.FixtureRequest) -> str:
-    """Words that no other test says."""
-    return str(request.node.nodeid)
-
-
 async def everywhere(way: Way, at: Any, proxy: Proxy, simulator: Simulator, body: Json) -> dict[str, list[Json]]:
     """The answer without a proxy, as a miss, collapsed, and as a hit."""
     direct = await way(at(simulator.base_url), body)
