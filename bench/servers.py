@@ -1,11 +1,12 @@
 """The servers under measurement, one process each, on free ports."""
 
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +39,17 @@ class Running:
 
 
 @contextmanager
-def started(*arguments: str, log: IO[str] | None = None) -> Iterator[Running]:
-    """`python -m <arguments>`, until the context ends. `log` takes its stderr."""
+def started(
+    *arguments: str, log: IO[str] | None = None, environ: Mapping[str, str] | None = None, under: tuple[str, ...] = ()
+) -> Iterator[Running]:
+    """`python -m <arguments>`, until the context ends.
+
+    `log` takes its stderr; `environ` is said over ours; `under`: a command that becomes the one after it, as `env`.
+    """
     began = time.perf_counter()
-    command = [sys.executable, "-m", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+    command = [*under, sys.executable, "-m", *arguments]
+    around = {**os.environ, **(environ or {})}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=around) as process:
         try:
             line = _first_line(process)
             ready = time.perf_counter() - began

@@ -159,6 +159,8 @@ def _open_store(settings: Settings, meter: Meter, *, on_disk: bool) -> TieredSto
     if on_disk:
         try:
             disk = DiskTier(settings.data.directory / "cache", cache.size_limit)
+            if disk.was_set_aside:
+                meter.store_event("disk_set_aside")
         except FAILURES as error:
             logger.warning("data.directory: the cache has no disk: %s", error)
             meter.store_event("disk_unavailable")

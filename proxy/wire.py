@@ -190,7 +190,7 @@ class Protocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
             return  # a trailer; uvicorn would take it for a header of the request that is being answered
-        name = name.lower()
+        name, value = name.lower(), value.rstrip(b" \t")  # which is none of it (RFC 9110, 5.5); the parser leaves it
         self._head_size += len(name) + len(value)
         if len(self.headers) >= self._bounds.headers or self._head_size > self._bounds.head:
             self._stop(self._too_large())

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 import httpx
@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 
 from proxy.app import Application, SystemClock, build_app
 from proxy.cli import bounds_of, client_keys
-from proxy.server import Server
 from proxy.reading import read_settings
+from proxy.server import Server
 from proxy.simulator import build_simulator
 
 Json = dict[str, Any]
@@ -322,7 +322,7 @@ class Silent:
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> "Silent":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -346,6 +346,19 @@ async def test_headers_within_the_bound_are_let_in_however_they_are_cut() -> Non
             assert (await reader.readuntil(b"hi")).startswith(b"HTTP/1.1 200")
 
 
+async def test_blanks_around_a_value_are_none_of_it() -> None:
+    seen: list[bytes] = []
+
+    async def look(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.extend(value for name, value in scope["headers"] if name == b"x")
+        await app(scope, receive, send)
+
+    async with running(look) as made, connected(made) as (reader, writer):
+        writer.write(GET + b"x: \t a b\t \r\nx:c\r\nx:   \r\n\r\n")
+        await reader.readuntil(b"hi")
+    assert seen == [b"a b", b"c", b""]
+
+
 async def read_all(_: Scope, receive: Receive, send: Send) -> None:
     message = await receive()
     while message.get("more_body"):

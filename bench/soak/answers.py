@@ -57,14 +57,20 @@ def is_good(call: Call) -> bool:
     return not is_stream(call) or data_of(call)[-1:] == [DONE]
 
 
-def error_code(call: Call) -> str | None:
-    """The code of the error that an answer is, or that it ends with; None if that is not in OpenAI's shape."""
+def error_of(call: Call) -> Json | None:
+    """The error that an answer is, or that it ends with; None if that is not in OpenAI's shape."""
     last = data_of(call)[-1:] if is_stream(call) else [bytes(call.body)]
     try:
-        error = _decode(last[0])["error"]
-        return str(error["code"]) if error.keys() == {"message", "type", "param", "code"} else None
-    except (IndexError, KeyError, TypeError, msgspec.DecodeError):
+        error: Json = _decode(last[0])["error"]
+        return error if error.keys() == {"message", "type", "param", "code"} else None
+    except (IndexError, KeyError, TypeError, AttributeError, msgspec.DecodeError):
         return None
+
+
+def error_code(call: Call) -> str | None:
+    """The code of that error."""
+    error = error_of(call)
+    return None if error is None else str(error["code"])
 
 
 def cache(call: Call) -> str:

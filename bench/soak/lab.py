@@ -6,10 +6,10 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,7 +19,11 @@ from bench.soak.wire import Call, answered, fetched
 
 PATH = "/v1/chat/completions"
 STORED_ONLY = ("Cache-Control: only-if-cached",)
+RETRIES_ITSELF = ("x-stainless-retry-count: 0",)  # a client for whom nothing is tried again
+SOON = 'first_event_timeout = "5s"\ntotal_timeout = "5s"'  # settings: whoever asks a silent listener is told so soon
 POLL = 0.005
+
+T = TypeVar("T")
 
 
 def chat(model: str, question: str, *, stream: bool = True, key: str = "bench", more: tuple[str, ...] = ()) -> bytes:
@@ -32,8 +36,9 @@ def chat(model: str, question: str, *, stream: bool = True, key: str = "bench", 
 class Proxy:
     """A running proxy, seen from outside."""
 
-    def __init__(self, running: Running) -> None:
+    def __init__(self, running: Running, log: Path) -> None:
         self.running = running
+        self.log = log
         self.port = running.port
         self.process = running.process
 
@@ -41,6 +46,14 @@ class Proxy:
         exposition = (await fetched(self.port, "/metrics")).decode()
         lines = (line.rpartition(" ") for line in exposition.splitlines() if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in lines}
+
+    async def metric(self, name: str) -> float:
+        """A metric of this name and labels; 0 where there is none yet."""
+        return (await self.metrics()).get(name, 0.0)
+
+    def said(self, words: str) -> int:
+        """How many lines of its log hold these words."""
+        return sum(words in line for line in self.log.read_text(encoding="utf-8").splitlines())
 
     async def left(self) -> str:
         """What an idle proxy does not have, in words; "" if there is nothing."""
@@ -73,21 +86,29 @@ class Lab:
 
     @contextmanager
     def proxy(
-        self, *, settings: str = "", upstream: int | None = None, data: Path | None = None, warns: bool = False
+        self,
+        *,
+        settings: str = "",
+        upstream: int | str | None = None,
+        data: Path | None = None,
+        warns: bool = False,
+        environ: Mapping[str, str] | None = None,
+        under: tuple[str, ...] = (),
     ) -> Iterator[Proxy]:
-        """A proxy in front of the simulator or of another port; `settings`: TOML besides the provider's.
+        """A proxy in front of the simulator, of another port or of a base URL.
 
-        Its log must hold no error, and no warning unless it `warns`.
+        `settings`: TOML, first of the provider, then tables of their own. Its log must hold no error, and no warning
+        unless it `warns`.
         """
         with tempfile.TemporaryDirectory() as directory:
             here = Path(directory)
-            base_url = f"http://127.0.0.1:{upstream or self.simulator.port}/v1"
+            base_url = upstream if isinstance(upstream, str) else local(upstream or self.simulator.port)
             config, log = here / "penstock.toml", here / "log"
             config.write_text(f'[providers.sim]\nbase_url = "{base_url}"\n{settings}\n', encoding="utf-8")
             with log.open("w", encoding="utf-8") as words:
                 options = ("--config", str(config), "--port", "0", "--data-dir", str(data or here / "data"))
-                with started("proxy", "serve", *options, log=words) as running:
-                    yield Proxy(running)
+                with started("proxy", "serve", *options, log=words, environ=environ, under=under) as running:
+                    yield Proxy(running, log)
             self._check_log(log.read_text(encoding="utf-8"), warns=warns)
 
     def _check_log(self, words: str, *, warns: bool) -> None:
@@ -128,6 +149,11 @@ class Lab:
         self.expect(opened <= within, "calls stay open at the provider")
 
 
+def local(port: int) -> str:
+    """The base URL of a provider that listens there."""
+    return f"http://127.0.0.1:{port}/v1"
+
+
 async def becomes(condition: Callable[[], Awaitable[bool]], within: float) -> float:
     """Seconds until the condition held; infinite if it did not in time."""
     began = time.perf_counter()
@@ -147,6 +173,12 @@ async def in_groups(works: Iterable[Awaitable[None]], size: int) -> None:
             await work
 
     await asyncio.gather(*map(one, works))
+
+
+async def timed(work: Awaitable[T]) -> tuple[T, float]:
+    """What the work gives, and how many seconds it took."""
+    began = time.perf_counter()
+    return await work, time.perf_counter() - began
 
 
 def ms(seconds: float) -> str:

@@ -41,7 +41,8 @@ def _of(value: object) -> int:
     if isinstance(value, list):
         return sum(map(_of, value))
     if isinstance(value, dict):
-        if value.get("type") in _MEDIA:
+        kind = value.get("type")
+        if isinstance(kind, str) and kind in _MEDIA:
             return _PER_MEDIUM
         return sum(_of(member) for name, member in value.items() if name not in {"role", "type"})
     return 0

@@ -60,8 +60,11 @@ class DiskTier:
     """Blobs by key in `directory`, at most `size_limit` bytes; the one that was stored longest ago goes first.
 
     Synchronous and slow at times (a put may take 100 ms): never called on an event loop. Any thread may call it.
-    The constructor raises FAILURES where the directory can't be used; a corrupt database is set aside instead.
+    The constructor raises FAILURES where the directory can't be used; a corrupt database is set aside instead, of which
+    `was_set_aside` tells.
     """
+
+    was_set_aside = False
 
     def __init__(self, directory: Path, size_limit: int) -> None:
         self._directory = directory.absolute()
@@ -188,6 +191,7 @@ class DiskTier:
                 path.rename(str(aside) + suffix)
         (self._directory / _DAMAGED).unlink(missing_ok=True)
         fcntl.flock(self._presence, fcntl.LOCK_SH)
+        self.was_set_aside = True
         logger.warning("cache: %s was damaged; it is kept as %s, the cache starts empty", _DATABASE, aside)
 
     def _sweep(self, before: float) -> None:
