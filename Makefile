@@ -7,10 +7,10 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo serve test check bench soak lock install install-dev clean
+.PHONY: help demo serve test test-provider check bench soak soak-long lock install install-dev clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: install ## see Penstock work, without a network and without a key
 	@$(BIN)/penstock demo $(ARGS)
@@ -20,6 +20,11 @@ serve: install ## run the proxy (ARGS="--upstream URL" or "--config FILE")
 
 test: install-dev ## run the tests
 	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
+
+test-provider: install-dev ## try a provider of yours behind Penstock (URL=… MODEL=… KEY_ENV=…); it costs a few calls
+	@test -n "$(URL)" -a -n "$(MODEL)" || { echo "penstock: which? make test-provider URL=https://…/v1 MODEL=…" >&2; exit 2; }
+	@$(BIN)/pytest tests/provider -n0 -q --provider-url '$(URL)' --provider-model '$(MODEL)' \
+		$(if $(KEY_ENV),--provider-key-env '$(KEY_ENV)') $(ARGS)
 
 check: install-dev ## lint, format and types
 	@$(BIN)/ruff check
@@ -31,6 +36,9 @@ bench: install-dev ## measure, each figure against a reference in the same run
 
 soak: install-dev ## run under load for long, watching memory, tasks and sockets
 	@$(BIN)/python -m bench.soak $(ARGS)
+
+soak-long: install-dev ## half an hour of everything at once; what grows is a leak (ARGS="--minutes 3")
+	@$(BIN)/python -m bench.soak.long $(ARGS)
 
 # The oldest Python decides: it needs what newer ones need, and backports besides. The machine's own pip settings
 # (mirrors, local wheels) must not show in what every machine installs.
