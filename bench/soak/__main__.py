@@ -4,7 +4,6 @@ import asyncio
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import uvloop
@@ -13,38 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bench.servers import started
-from bench.soak import at_once, ending, failing, leaving, tenants
 from bench.soak.lab import Lab
+from bench.soak.rows import ROWS, Row
 
 LIMIT = 120.0  # seconds for a row; the slowest takes less than half of it
 FELL_OVER = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, TimeoutError)
 SHOWN = 5  # shortcomings of a row that the table has room for
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What is tried, in the reader's words; `run` gives what was seen."""
-
-    name: str
-    tried: str
-    run: Callable[[Lab], Awaitable[str]]
-
-
-ROWS = (
-    Row("K1", "500 identical at once, streamed, and half streamed half JSON; 10 rounds each", at_once.identical),
-    Row("K2", "the first client leaves at each chunk", at_once.left_by_the_first),
-    Row("K3", "a stream and a JSON call join at every chunk of 50; 20 rounds", at_once.late),
-    Row("K4", "50 share an answer that can't be stored, 10 more come later; 10 rounds", at_once.unstorable),
-    Row("K7", "20,000 cancels at random moments, 100 at a time", leaving.cancels),
-    Row("C1", "a client leaves a stream at each chunk, silent and flowing", leaving.streams),
-    Row("C2", "a client leaves a JSON call", leaving.completions),
-    Row("U1", "the provider refuses the connection", failing.refused),
-    Row("U4", "the provider resets at each event, streamed and JSON; 20 rounds", failing.reset),
-    Row("U5", "the provider ends early at each event, streamed and JSON; 20 rounds", failing.cut),
-    Row("T1", "20 keys ask the same 20 questions at once, and 20 strangers after them", tenants.keys_apart),
-    Row("S3", "kill -9 under load, 20 times on one data directory", ending.killed),
-    Row("O1", "SIGTERM with 50 open streams, 5 rounds; once with a drain too short for them", ending.drained),
-)
 
 
 @dataclass(frozen=True, slots=True)

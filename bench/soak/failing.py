@@ -1,75 +1,93 @@
 """Providers that fail: an honest end for every reader, and nothing of it is kept."""
 
-import asyncio
-import socket
+from collections.abc import Iterable
 from functools import partial
 from typing import Literal
 
 from bench.soak.answers import DONE, data_of, error_code, is_good, is_stream
-from bench.soak.lab import STORED_ONLY, Lab, Proxy, chat, in_groups, ms
-from bench.soak.wire import Call, answered, finished, sent_at_once
+from bench.soak.lab import STORED_ONLY, Lab, Proxy, chat, in_groups
+from bench.soak.provider import DONE as DONE_EVENT
+from bench.soak.provider import Act, Provider, Step, body_of, chunk, chunked_head, completion, event, head, question_of
+from bench.soak.wire import Call, finished, sent_at_once
 
 ROUNDS = 20
 CHUNKS = 6
 EVENTS = CHUNKS + 4  # the role, the finish, the usage that Penstock asks for, [DONE]
 FINISHED = CHUNKS + 2  # after the event with the finish a stream is whole, cut or not
 CODES = {"reset": "upstream_reset", "cut": "upstream_truncated"}
+WHERE = [(True, after) for after in range(EVENTS + 1)] + [(False, 0), (False, 1)]  # streamed or not, after how many
+BYTES = event("one ") + event(finish="stop") + DONE_EVENT
+JSON = completion()
 
 Fault = Literal["reset", "cut"]
 
 
-async def refused(lab: Lab) -> str:
-    """U1."""
-    lab.steps(40)
-    worst = 0.0
-    with lab.proxy(upstream=_closed_port(), warns=True) as proxy:
-        for number in range(40):
-            worst = max(worst, await _refused_once(lab, proxy, stream=number % 2 == 0))
-            lab.step()
-        await lab.all_quiet(proxy)
-    return f"40 answers, the slowest after {ms(worst)}"
-
-
-async def _refused_once(lab: Lab, proxy: Proxy, *, stream: bool) -> float:
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    call = await answered(proxy.port, chat("sim-instant", lab.question(), stream=stream))
-    took = loop.time() - began
-    said = f"status {call.status}, {call.headers.get('content-type')}, code {error_code(call)}"
-    good = call.status == 502 and not is_stream(call) and error_code(call) == "upstream_connect_error"
-    lab.expect(good, said)
-    lab.expect(took < 1, f"refused after {ms(took)}")
-    return took
-
-
-def _closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
-
-
 async def reset(lab: Lab) -> str:
     """U4."""
-    return await _fail_everywhere(lab, "reset")
+    lab.steps(ROUNDS * len(WHERE) + len(BYTES) + 1 + len(JSON))
+    events = await _fail_everywhere(lab, "reset")
+    return f"{events}; {await _reset_at_each_byte(lab)}"
+
+
+async def _reset_at_each_byte(lab: Lab) -> str:
+    """Of a stream and of a JSON body; the provider is a row's own, since it must not add a byte."""
+    where = [(True, count) for count in range(len(BYTES) + 1)] + [(False, count) for count in range(len(JSON))]
+    async with Provider(_lost_after) as provider:
+        with lab.proxy(settings='usage = "never"', upstream=provider.port, warns=True) as proxy:
+            await in_groups([_reset_at(lab, proxy, stream, count) for stream, count in where], 10)
+            await lab.all_quiet(proxy)
+        made = len(provider.requests)
+    lab.expect(made == len(where), f"{made} calls upstream for {len(where)} resets at a byte")
+    return f"at each of {len(BYTES)} bytes of a stream and {len(JSON)} of JSON: {made} calls upstream"
+
+
+def _lost_after(request: bytes) -> Iterable[Step]:
+    """So many bytes as the question says, then RST."""
+    count = int(question_of(request).split()[0])
+    if body_of(request)["stream"]:
+        yield chunked_head()
+        if count:
+            yield chunk(BYTES[:count])
+    else:
+        yield head(b"content-length: %d" % len(JSON), media=b"application/json") + JSON[:count]
+    yield Act.RESET
+
+
+async def _reset_at(lab: Lab, proxy: Proxy, stream: bool, count: int) -> None:
+    """Events that were whole are there, then the frame; without any, 502."""
+    question = f"{count} {lab.question()}"
+    calls = await sent_at_once(proxy.port, [chat("m", question, stream=stream)])
+    await finished(calls)
+    # `[DONE]` is only given out once HTTP has ended behind it.
+    events = BYTES[:count].count(b"\n\n") - (count == len(BYTES)) if stream else 0
+    what = f"reset after {count} bytes of {'a stream' if stream else 'JSON'}"
+    for call in calls:
+        if events:
+            check_frame(lab, call, "upstream_reset", what)
+            lab.expect(len(data_of(call)) == events + 1, f"{what}: {len(data_of(call)) - 1} events, not {events}")
+        else:
+            good = call.status == 502 and call.whole and error_code(call) == "upstream_reset"
+            lab.expect(good, f"{what}: status {call.status}, code {error_code(call)}")
+    stored = await proxy.stores(chat("m", question, stream=stream, more=STORED_ONLY))
+    lab.expect(not stored, f"{what}: was stored")
+    lab.step()
 
 
 async def cut(lab: Lab) -> str:
     """U5."""
+    lab.steps(ROUNDS * len(WHERE))
     return await _fail_everywhere(lab, "cut")
 
 
 async def _fail_everywhere(lab: Lab, fault: Fault) -> str:
     """At each event of a stream, and before and in the middle of a JSON body; three readers each."""
-    where = [(True, after) for after in range(EVENTS + 1)] + [(False, 0), (False, 1)]
-    lab.steps(ROUNDS * len(where))
     with lab.proxy(warns=True) as proxy:
         before = await lab.asked()
         fail = partial(_fail_once, lab, proxy, fault)
-        await in_groups([fail(stream, after) for _ in range(ROUNDS) for stream, after in where], 10)
+        await in_groups([fail(stream, after) for _ in range(ROUNDS) for stream, after in WHERE], 10)
         made = await lab.asked() - before
         # Cut between finish and usage, a stream is whole but no answer to JSON: that reader makes a call of its own.
-        expected = ROUNDS * (len(where) + (fault == "cut"))
+        expected = ROUNDS * (len(WHERE) + (fault == "cut"))
         lab.expect(made == expected, f"{made} calls upstream, not {expected}: something was tried again")
         stored = (await proxy.metrics()).get('penstock_recordings_total{result="stored"}', 0)
         await lab.all_quiet(proxy)
@@ -89,7 +107,7 @@ async def _fail_once(lab: Lab, proxy: Proxy, fault: Fault, stream: bool, after: 
         if whole:
             _check_whole(lab, call, after, what)
         elif wants_stream and after:
-            _check_frame(lab, call, CODES[fault], what)
+            check_frame(lab, call, CODES[fault], what)
         else:
             good = call.status == 502 and call.whole and error_code(call) == CODES[fault]
             lab.expect(good, f"{what}: status {call.status}, code {error_code(call)}")
@@ -106,7 +124,7 @@ def _check_whole(lab: Lab, call: Call, after: int, what: str) -> None:
         lab.expect(is_good(call), f"{what}: not passed on")
 
 
-def _check_frame(lab: Lab, call: Call, code: str, what: str) -> None:
+def check_frame(lab: Lab, call: Call, code: str, what: str) -> None:
     """The error as the last event, then an end that no client takes for one."""
     data = data_of(call)
     framed = call.status == 200 and error_code(call) == code and bytes(call.body).endswith(data[-1] + b"\n\n")

@@ -1,0 +1,278 @@
+"""Caches that were damaged or planted: never a wrong answer, and nothing in them is ever executed."""
+
+import os
+import pickle
+import random
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from bench.soak.answers import cache, is_good, meaning
+from bench.soak.lab import STORED_ONLY, Lab, Proxy, chat
+from bench.soak.wire import Call, finished, sent_at_once
+
+PLACES = 50
+ENTRIES = 100
+FILES = 3  # of them so large that they are files
+STREAMED = "sim-instant;chunks=30"
+LARGE = "sim-instant;big=1500000"
+SLOWEST_START = 5.0  # seconds; what takes longer has read all of what is damaged
+
+Known = dict[str, bytes]  # what each question was answered
+
+
+async def corrupt(lab: Lab) -> str:
+    """S2, for the cache."""
+    lab.steps(PLACES)
+    dice = random.Random(7)
+    hits = slowest = 0.0
+    aside = 0
+    with tempfile.TemporaryDirectory() as directory:
+        good = Path(directory, "good")
+        known = await _filled(lab, good)
+        for number in range(PLACES):
+            damage = DAMAGES[number % len(DAMAGES)]
+            data = Path(directory, "damaged")
+            shutil.copytree(good, data)
+            what = damage(data, dice)
+            with lab.proxy(data=data, warns=True) as proxy:
+                slowest = max(slowest, proxy.running.ready)
+                lab.expect(proxy.running.ready < SLOWEST_START, f"{what}: start took {proxy.running.ready:.1f} s")
+                hits += await _right_or_nothing(lab, proxy, known, what)
+            aside += _found(data, "cache/cache.corrupt-*") > 0
+            shutil.rmtree(data)
+            lab.step()
+    share = hits / (PLACES * len(known))
+    return (
+        f"{PLACES} damages: {share:.0%} of {PLACES * len(known):,} look-ups were hits, and right, the rest misses; "
+        f"{aside} databases set aside; slowest start {slowest:.2f} s"
+    )
+
+
+def _found(data: Path, pattern: str) -> int:
+    return sum(1 for _ in data.glob(pattern))
+
+
+def _model(question: str) -> str:
+    return LARGE if question.startswith("large") else STREAMED
+
+
+async def _filled(lab: Lab, data: Path) -> Known:
+    """A cache with entries in the database and beside it."""
+    questions = [f"large {number}" for number in range(FILES)]
+    questions += [lab.question() for _ in range(ENTRIES - FILES)]
+    with lab.proxy(data=data) as proxy:
+        calls = await _all_asked(proxy, questions)
+        for call in calls:
+            lab.expect(is_good(call), f"before the damage: status {call.status}")
+        known = {question: meaning(call) for question, call in zip(questions, calls, strict=True)}
+    files = _found(data, "cache/*/*/*.val")
+    lab.expect(files == FILES, f"{files} values are files, not {FILES}")
+    return known
+
+
+async def _all_asked(proxy: Proxy, questions: list[str], more: tuple[str, ...] = ()) -> list[Call]:
+    requests = [chat(_model(each), each, stream=not each.startswith("large"), more=more) for each in questions]
+    calls = await sent_at_once(proxy.port, requests)
+    await finished(calls)
+    return calls
+
+
+async def _right_or_nothing(lab: Lab, proxy: Proxy, known: Known, what: str) -> int:
+    """Each question is a hit and right, or a miss; and is answered rightly afterwards. How many were hits?"""
+    questions = list(known)
+    hits = 0
+    for question, call in zip(questions, await _all_asked(proxy, questions, STORED_ONLY), strict=True):
+        if call.status != 504:
+            hits += 1
+            lab.expect(is_good(call) and cache(call) == "hit", f"{what}: status {call.status}, {cache(call)}")
+            lab.expect(is_good(call) and meaning(call) == known[question], f"{what}: a wrong answer")
+    # The large ones take their time to be made, and are misses like the others.
+    small = questions[FILES : FILES + 20]
+    for question, call in zip(small, await _all_asked(proxy, small), strict=True):
+        right = is_good(call) and _plain(meaning(call)) == _plain(known[question])
+        lab.expect(right, f"{what}: afterwards status {call.status}, or other words")
+    return hits
+
+
+def _plain(said: bytes) -> bytes:
+    """Less the time at which the answer was made."""
+    return re.sub(rb'"created":\d+', b"", said)
+
+
+# Damages: each takes a data directory, and says what it did.
+
+
+def _flip_bytes(path: Path, dice: random.Random, count: int) -> None:
+    data = bytearray(path.read_bytes())
+    for _ in range(count):
+        data[dice.randrange(len(data))] ^= dice.randrange(1, 256)
+    path.write_bytes(data)
+
+
+def _database(data: Path) -> Path:
+    return data / "cache" / "cache.db"
+
+
+def _value(data: Path, dice: random.Random) -> Path:
+    return dice.choice(sorted(data.glob("cache/*/*/*.val")))
+
+
+def _flip_one(data: Path, dice: random.Random) -> str:
+    _flip_bytes(_database(data), dice, 1)
+    return "a byte of the database"
+
+
+def _flip_many(data: Path, dice: random.Random) -> str:
+    _flip_bytes(_database(data), dice, 200)
+    return "200 bytes of the database"
+
+
+def _flip_head(data: Path, dice: random.Random) -> str:
+    path = _database(data)
+    head, rest = path.read_bytes()[:100], path.read_bytes()[100:]
+    bad = bytearray(head)
+    bad[dice.randrange(100)] ^= 0xFF
+    path.write_bytes(bytes(bad) + rest)
+    return "a byte of the database's head"
+
+
+def _flip_value(data: Path, dice: random.Random) -> str:
+    _flip_bytes(_value(data, dice), dice, 1)
+    return "a byte of a value's file"
+
+
+def _truncate(data: Path, dice: random.Random) -> str:
+    path = _database(data)
+    os.truncate(path, dice.randrange(path.stat().st_size))
+    return "a truncated database"
+
+
+def _truncate_value(data: Path, dice: random.Random) -> str:
+    path = _value(data, dice)
+    os.truncate(path, dice.randrange(path.stat().st_size))
+    return "a truncated value's file"
+
+
+def _swap_values(data: Path, dice: random.Random) -> str:
+    """Each row leads to another's value."""
+    with closing(sqlite3.connect(_database(data))) as connection, connection:
+        rows = connection.execute("SELECT rowid, mode, filename, value, size FROM Cache").fetchall()
+        others = dice.sample(rows, len(rows))
+        for (row, *_), (_, *other) in zip(rows, others, strict=True):
+            connection.execute("UPDATE Cache SET mode=?, filename=?, value=?, size=? WHERE rowid=?", (*other, row))
+    return "rows that lead to others' values"
+
+
+def _nonsense(data: Path, dice: random.Random) -> str:
+    _database(data).write_bytes(dice.randbytes(200_000))
+    return "a database of nonsense"
+
+
+def _empty(data: Path, dice: random.Random) -> str:
+    gone = dice.choice((_database(data), _value(data, dice)))
+    gone.write_bytes(b"")
+    return f"an empty {gone.suffix}"
+
+
+def _log_of_nonsense(data: Path, dice: random.Random) -> str:
+    (data / "cache" / "cache.db-wal").write_bytes(dice.randbytes(50_000))
+    return "a write-ahead log of nonsense"
+
+
+DAMAGES: tuple[Callable[[Path, random.Random], str], ...] = (
+    *(_flip_one, _flip_many, _flip_head, _flip_value, _truncate),
+    *(_truncate_value, _swap_values, _nonsense, _empty, _log_of_nonsense),
+)
+
+
+class Trap:
+    """Whoever unpickles this makes a directory: proof that something was executed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self._path),)
+
+
+async def planted(lab: Lab) -> str:
+    """T8: in every place of a cache from which the library under it would load one; and what the locks pin."""
+    lab.steps(len(list(_plants(Path(), b""))) + 1)
+    with tempfile.TemporaryDirectory() as directory:
+        good, data, sprung = (Path(directory, name) for name in ("good", "planted", "sprung"))
+        known = await _filled(lab, good)
+        trap = pickle.dumps(Trap(sprung))
+        _check_trap(lab, trap, sprung)
+        count = 0
+        for what, plant in _plants(data, trap):
+            shutil.copytree(good, data)
+            plant()
+            with lab.proxy(data=data, warns=True) as proxy:
+                await _right_or_nothing(lab, proxy, known, what)
+            lab.expect(not sprung.exists(), f"{what}: was executed")
+            shutil.rmtree(data)
+            shutil.rmtree(sprung, ignore_errors=True)
+            count += 1
+            lab.step()
+    pinned = _check_locks(lab)
+    lab.step()
+    return (
+        f"{count} kinds of planted pickles, none ran; {pinned} pinned packages, each with a hash, from no named index"
+    )
+
+
+def _check_trap(lab: Lab, trap: bytes, sprung: Path) -> None:
+    """In a process of its own: what never springs proves nothing."""
+    code = "import pickle, sys; pickle.loads(sys.stdin.buffer.read())"
+    subprocess.run([sys.executable, "-c", code], input=trap, check=True)
+    lab.expect(sprung.exists(), "the trap does not work")
+    shutil.rmtree(sprung, ignore_errors=True)
+
+
+def _plants(data: Path, trap: bytes) -> Iterator[tuple[str, Callable[[], None]]]:
+    def sql(statement: str, *values: object) -> None:
+        with closing(sqlite3.connect(_database(data))) as connection, connection:
+            connection.execute(statement, values)
+
+    def in_files() -> None:
+        for path in data.glob("cache/*/*/*.val"):
+            path.write_bytes(trap)
+        sql("UPDATE Cache SET mode = 4 WHERE filename IS NOT NULL")
+
+    def settings() -> None:
+        for name in ("disk", "_disk", "disk_pickle_protocol", "eviction_policy", "directory", "timeout", "cull_limit"):
+            sql("INSERT OR REPLACE INTO Settings (key, value) VALUES (?, ?)", name, trap)
+
+    yield "pickled values", lambda: sql("UPDATE Cache SET mode = 4, filename = NULL, value = ?", trap)
+    yield "pickled values, raw", lambda: sql("UPDATE Cache SET mode = 1, filename = NULL, value = ?", trap)
+    yield "pickled values as text", lambda: sql("UPDATE Cache SET mode = 3, filename = NULL, value = ?", trap)
+    yield "pickled values in files", in_files
+    yield "pickled keys", lambda: sql("UPDATE Cache SET raw = 0")
+    yield "a trap for a key", lambda: sql("UPDATE Cache SET raw = 0, key = ? WHERE rowid = 1", trap)
+    yield "pickled settings", settings
+    yield "a pickled tag", lambda: sql("UPDATE Cache SET tag = ?", trap)
+
+
+def _check_locks(lab: Lab) -> int:
+    """Every requirement of every lock has a version and a hash, and nothing names where to get it."""
+    locks = sorted(Path(__file__).parents[2].glob("requirements*.lock"))
+    lab.expect(len(locks) >= 2, f"{len(locks)} locks")
+    count = 0
+    for lock in locks:
+        text = re.sub(r"\s*\\\n\s*", " ", lock.read_text(encoding="utf-8"))
+        for line in filter(None, (line.partition(" #")[0].strip() for line in text.splitlines())):
+            if line.startswith("#"):
+                continue
+            pinned = re.fullmatch(r"[A-Za-z0-9._-]+==[^\s;]+( ;[^-]*)?(\s+--hash=sha256:[0-9a-f]{64})+", line)
+            lab.expect(pinned is not None, f"{lock.name}: {line[:60]!r} is no pinned package with a hash")
+            count += 1
+    lab.expect(count > 0, "the locks are empty")
+    return count

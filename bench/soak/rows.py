@@ -1,0 +1,78 @@
+"""The rows, in one place. Their names are those of the project's list of what it must survive."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from bench.soak import (
+    at_once,
+    crowded,
+    damaged,
+    ending,
+    endless,
+    failing,
+    foreign,
+    garbled,
+    hostile,
+    leaving,
+    mutated,
+    reaching,
+    silent,
+    slow,
+    standing,
+    storage,
+    tenants,
+    walls,
+)
+from bench.soak.lab import Lab
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is tried, in the reader's words; `run` gives what was seen."""
+
+    name: str
+    tried: str
+    run: Callable[[Lab], Awaitable[str]]
+
+
+ROWS = (
+    Row(
+        "U1", "closed port, unknown host, back between two tries, bad certificates: 40 calls each", reaching.unreachable
+    ),
+    Row("U2", "50 at once, streamed and JSON: nothing, a head, a part, then silence", silent.slow_to_begin),
+    Row("U3", "stall after each event, a byte each 0.4 s, comments only, 16 s of silence", silent.silent_within),
+    Row("U4", "the provider resets at each event, 20 rounds, and at each byte; streamed and JSON", failing.reset),
+    Row("U5", "the provider ends early at each event, streamed and JSON; 20 rounds", failing.cut),
+    Row("U6", "odd and garbled streams, each in 500 random splits, bytewise and whole", garbled.malformed),
+    Row("U7", "pages, redirects, other media, JSON to a stream; 40 calls each", foreign.another_thing),
+    Row(
+        "U8",
+        "429 with 12 kinds of Retry-After and rate headers; one provider: no cooling down yet",
+        foreign.told_to_wait,
+    ),
+    Row("U10", "gzip unasked, endless streams and JSON, events too large", endless.endless),
+    Row("C1", "a client leaves a stream at each chunk, silent and flowing", leaving.streams),
+    Row("C2", "a client leaves a JSON call", leaving.completions),
+    Row("C3", "100 readers at 1 KB/s and 20 others on one answer, and the 20 alone", slow.slow_readers),
+    Row("C4", "1,000 half-open sockets and 100 slow readers beside hits and misses", slow.half_open),
+    Row("C5", "bodies too large, announced and not, and encoded ones; 100 times each", hostile.too_large),
+    Row("C6", "100,000 mutated bodies over 32 kept connections", mutated.mutated),
+    Row("C7", "ambiguous, too many, unlisted headers, a provider's own key; 100 times each", hostile.two_things),
+    Row("S1", "a cache on a full disk, 200 answers, and room again", storage.full_disk),
+    Row("S2", "50 damages to a cache of 100 entries, a restart after each", damaged.corrupt),
+    Row("S3", "kill -9 under load, 20 times on one data directory", ending.killed),
+    Row("S4", "directories that may not be written, without root's rights; 200 answers each", storage.read_only),
+    Row("K1", "500 identical at once, streamed, and half streamed half JSON; 10 rounds each", at_once.identical),
+    Row("K2", "the first client leaves at each chunk", at_once.left_by_the_first),
+    Row("K3", "a stream and a JSON call join at every chunk of 50; 20 rounds", at_once.late),
+    Row("K4", "50 share an answer that can't be stored, 10 more come later; 10 rounds", at_once.unstorable),
+    Row("K7", "20,000 cancels at random moments, 100 at a time", leaving.cancels),
+    Row("T1", "20 keys ask the same 20 questions at once, and 20 strangers after them", tenants.keys_apart),
+    Row("T6", "other addresses in members, headers, models, targets, environment", walls.nowhere_else),
+    Row("T8", "pickles wherever a cache might load them; what the locks pin", damaged.planted),
+    Row("T10", "each answer sets cookies, over a host name", walls.no_cookies),
+    Row("T11", "foreign Origins and Hosts, bodies that are not JSON; 20 times each", walls.web_pages),
+    Row("O1", "SIGTERM with 50 open streams, 5 rounds; once with a drain too short for them", ending.drained),
+    Row("O3", "1,000 checks each: silent, dead, frozen provider, no data directory", standing.checks),
+    Row("O4", "500 streams, readers, large bodies and answers with room for fewer", crowded.overloaded),
+)
