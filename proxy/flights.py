@@ -19,8 +19,10 @@ Produce = Callable[["Flight"], Coroutine[None, None, None]]
 
 # How far the fastest reader of an oversized answer may be ahead of the slowest, in bytes.
 WINDOW = 256 * 1024
-# Events that a reader takes at a time.
+TIGHT_WINDOW = 16 * 1024  # while too much is held
+# Events that a reader takes at a time, and bytes of them, or a little more: what it took is held for it alone.
 BATCH = 64
+BATCH_BYTES = 32 * 1024
 
 logger = logging.getLogger("penstock.flights")
 
@@ -76,7 +78,7 @@ class Reader:
         while self.position == recording.length and recording.end is None and not self._nudged:
             await self._changed()
         self._nudged = False
-        events = recording.since(self.position, BATCH)
+        events = recording.since(self.position, BATCH, BATCH_BYTES)
         self.position += len(events)
         if recording.oversized:
             self._flight.let_go()
@@ -181,7 +183,7 @@ class Flight:
         """Wait while an oversized answer is too far ahead of its slowest reader."""
         if not self.readers:
             self._flights.abandoned(self)  # was to be finished for the cache, which it no longer fits
-        while self.recording.oversized and self.recording.held > WINDOW:
+        while self.recording.oversized and self.recording.held > (TIGHT_WINDOW if self._load.pressed else WINDOW):
             self._room = asyncio.get_running_loop().create_future()
             await self._room
 

@@ -165,11 +165,12 @@ class Recorder:
         flight, progress, at = self.flight, self.progress, now - self._began
         before = flight.recording.length
         for event in events:
-            if event.data is not None and not event.is_done:
-                progress.take(event.data)
+            data = event.data
+            if data is not None and data.strip() != b"[DONE]":
+                progress.take(data)
                 if progress.error is not None:
                     return self._provider_error(event, at)
-            elif event.data is not None:
+            elif data is not None:
                 self._held = event
                 self._done_at = now
                 progress.done = True

@@ -20,6 +20,7 @@ from proxy.errors import UpstreamConnectError, UpstreamReset, UpstreamTLSError
 KEEP_ALIVE = 4.0  # seconds; shorter than servers' own (5 is common): a kept connection is rarely one they just closed
 
 LARGE = 256 * 1024  # bytes
+READ_AHEAD = 32 * 1024  # bytes of an answer that nobody has asked for yet; up to twice as many are held
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -36,6 +37,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE, ssl=ssl.create_default_context()),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            read_bufsize=READ_AHEAD,
             trust_env=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )

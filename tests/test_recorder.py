@@ -237,9 +237,10 @@ def test_past_its_bound_json_that_does_not_end_is_no_answer(rest: bytes, whole: 
 def test_a_slow_reader_is_no_silence_of_the_provider() -> None:
     async def slowly() -> Ending:
         async def produce(flight: Flight) -> None:
-            flight.finish(await Recorder(flight, a_call(), Provider()).record(Reply(*big, *STREAM, b"")))
+            flight.finish(await Recorder(flight, a_call(), provider).record(Reply(*big, *STREAM, b"")))
 
-        big = [chunk("x" * 50_000)] * 40
+        provider, big = Provider(), [chunk("x" * 50_000)] * 40
+        provider.total_timeout = 3600.0
         reader = Flights(on_abandon="cancel", max_entry=60_000, load=roomy()).lead(b"key", produce, ttl=60)
         while reader.recording.end is None:
             await reader.more()

@@ -57,8 +57,8 @@ async def another_thing(lab: Lab) -> str:
                 lab.step()
             await lab.all_quiet(proxy)
     return (
-        f"{len(cases)} kinds of wrong answer × {2 * TIMES} calls: all refused, one call upstream each, "
-        f"{elsewhere.touched} visits where redirects led; JSON to a stream passed on, kept if whole"
+        f"{len(cases)} kinds of wrong answer × {2 * TIMES} calls, {len(provider.requests):,} calls upstream in all, "
+        f"{elsewhere.touched} visits where redirects led; JSON to a stream {TIMES} times each"
     )
 
 
@@ -181,7 +181,7 @@ async def told_to_wait(lab: Lab) -> str:
             await _asked_again(lab, proxy)
             lab.step()
             await lab.all_quiet(proxy)
-    return f"{2 * TIMES * len(LATER)} refusals passed on byte for byte, the slowest after {ms(worst)}"
+    return f"{2 * TIMES * len(LATER)} refusals compared byte for byte, the slowest after {ms(worst)}"
 
 
 def _later(request: bytes) -> Iterable[Step]:

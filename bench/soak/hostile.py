@@ -75,7 +75,7 @@ async def too_large(lab: Lab) -> str:
         lab.expect(made == 0, f"{made} calls upstream for what was refused")
         await _just_small_enough(lab, proxy)
         await lab.all_quiet(proxy)
-    return f"{prober.tried:,} refused, each connection closed, none waited for; {made} calls upstream"
+    return f"{prober.tried:,} tried; {made} calls upstream for them"
 
 
 ENCODINGS = ("gzip", "deflate", "br", "zstd", "GZIP", "identity, gzip", "x-unknown")
@@ -175,7 +175,7 @@ async def two_things(lab: Lab) -> str:
     back = await _only_listed_back(lab)
     lab.step()
     return (
-        f"{prober.tried:,} refused; to the provider went only {passed}, with what passes through only {through}; "
+        f"{prober.tried:,} tried; to the provider went only {passed}, with what passes through only {through}; "
         f"of its headers only {back} came back"
     )
 

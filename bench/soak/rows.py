@@ -9,6 +9,7 @@ from bench.soak import (
     damaged,
     ending,
     endless,
+    equal,
     failing,
     foreign,
     garbled,
@@ -75,4 +76,5 @@ ROWS = (
     Row("O1", "SIGTERM with 50 open streams, 5 rounds; once with a drain too short for them", ending.drained),
     Row("O3", "1,000 checks each: silent, dead, frozen provider, no data directory", standing.checks),
     Row("O4", "500 streams, readers, large bodies and answers with room for fewer", crowded.overloaded),
+    Row("EQ", "2,000 random requests, good, refused and passed through: direct, cold, warm", equal.equal),
 )

@@ -42,7 +42,7 @@ async def slow_readers(lab: Lab) -> str:
     )
     return (
         f"{READERS} readers took {ms(alone.seconds)} alone and {ms(beside.seconds)} beside {SLOW} slow ones, "
-        f"who had {taken:,} of {beside.size:,} bytes by then, and all of them soon after"
+        f"of whom the fastest had {taken:,} of {beside.size:,} bytes by then"
     )
 
 

@@ -28,7 +28,7 @@ def parse(raw: bytes) -> dict[str, Any]:
     """The JSON object in `raw`, strictly read; anything else raises InvalidRequest and says what is wrong.
 
     Stricter than RFC 8259 where it leaves a choice: no duplicate members, lone surrogates, BOM, numbers beyond a double
-    (or integers of more than 4,299 digits), nor more than MAX_DEPTH levels.
+    (or integers of more than 4,300 characters, sign included), nor more than MAX_DEPTH levels.
     """
     try:
         body = msgspec.json.decode(raw)

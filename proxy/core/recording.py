@@ -4,7 +4,9 @@ Rule: append-only. A reader that came late sees what the first one saw, in the s
 the answer can no longer be kept, is what every reader has passed let go; from then on nobody new can be served.
 """
 
+from array import array
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Literal
 
 import msgspec
@@ -79,7 +81,7 @@ class Recording:
         self.max_entry = max_entry
         self.head: Head | None = None
         self.events: list[Event] = []
-        self.times: list[float] = []
+        self.times = array("d")
         self.end: Ending | None = None
         self.has_usage = False
         self.templates: dict[tuple[bool, bool], list[bytes]] = {}  # by form, once it is finished
@@ -117,10 +119,17 @@ class Recording:
         self.times.append(at)
         self.size += len(event.raw)
 
-    def since(self, position: int, count: int) -> list[Event]:
-        """At most `count` events from `position` on; it must not lie before what was let go."""
+    def since(self, position: int, count: int, size: int) -> list[Event]:
+        """At most `count` events from `position` on, and no more after `size` bytes of them.
+
+        `position` must not lie before what was let go.
+        """
         start = position - self.dropped
-        return self.events[start : start + count]
+        events = self.events[start : start + count]
+        if len(events) > 1:
+            ends = accumulate(len(event.raw) for event in events)
+            del events[1 + sum(end < size for end in ends) :]
+        return events
 
     def let_go(self, position: int) -> None:
         """Forget the events before `position`."""

@@ -11,7 +11,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-
 """
 
 import re
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -27,16 +27,26 @@ _UNSURE: Final = 2
 _LINE_ENDS: Final = (b"\n", b"\r")
 # A whole block of one data line, perhaps after an event line: nearly all there are.
 _PLAIN: Final = re.compile(rb"(?:event: ?([^\r\n]*)(?:\r\n|\n|\r))?data: ?([^\r\n]*)[\r\n]+").fullmatch
+PLAIN: Final = True  # `data: …` and a blank line, in LFs
 # The NamedTuple's own constructor costs twice as much, and this one runs per event.
 _new: Final = tuple.__new__
 
 
 class Event(NamedTuple):
-    """One block: `raw` as it came with its blank line, the `data:` lines joined with LF, the `event:` field."""
+    """One block: `raw` as it came with its blank line, the `event:` field, and what its `data:` lines say.
+
+    `lines`: those joined with LF, None where there are none; PLAIN where `raw` is one such line and no more, as nearly
+    all are. So they are held once.
+    """
 
     raw: bytes
-    data: bytes | None
+    lines: bytes | Literal[True] | None
     name: bytes | None
+
+    @property
+    def data(self) -> bytes | None:
+        """The `data:` lines, joined with LF."""
+        return self.raw[6:-2] if self.lines is True else self.lines
 
     @property
     def is_done(self) -> bool:
@@ -78,7 +88,8 @@ class Decoder:
         self._held.clear()
         if raw.endswith(b"\n\r"):  # a blank line whose CR waited for an LF
             return _parse(raw)
-        event = _parse(raw + (b"\n" if raw.endswith(b"\n") else b"\n\n"))
+        raw += b"\n" if raw.endswith(b"\n") else b"\n\n"
+        event = _plain(raw) or _parse(raw)
         if event is None or event.data is None or not (event.is_done or _is_whole_json(event.data)):
             return None
         return event
@@ -121,7 +132,7 @@ class Decoder:
         *blocks, rest = piece.split(b"\n\n")
         for block in blocks:
             if block[:6] == b"data: " and b"\n" not in block and len(block) <= limit:
-                events.append(_new(Event, (block + b"\n\n", block[6:], None)))
+                events.append(_new(Event, (block + b"\n\n", PLAIN, None)))
             elif (lines := block.lstrip(b"\n")) and not self._take_block(lines + b"\n\n", events):
                 return
         if rest:
@@ -169,7 +180,10 @@ def encode(data: bytes) -> bytes:
 
 def _plain(raw: bytes) -> Event | None:
     match = _PLAIN(raw)
-    return _new(Event, (raw, match[2], match[1])) if match else None
+    if not match:
+        return None
+    plain = raw.startswith(b"data: ") and raw.endswith(b"\n\n") and len(match[2]) + 8 == len(raw)
+    return _new(Event, (raw, PLAIN if plain else match[2], match[1]))
 
 
 def _parse(raw: bytes) -> Event | None:

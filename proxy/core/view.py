@@ -27,8 +27,7 @@ def shown(event: Event, *, strip_usage: bool, new_id: bytes | None) -> bytes:
 
     `new_id` is JSON text, or None to leave the id as it is. Bytes change only where they must.
     """
-    data = event.data
-    if data is None or (not strip_usage and new_id is None):
+    if (not strip_usage and new_id is None) or (data := event.data) is None:
         return event.raw
     try:
         members = _members.decode(data)
@@ -98,7 +97,8 @@ def template_of(kind: Kind, events: Sequence[Event], *, stream: bool, usage: boo
 
 def chunks_of(events: Sequence[Event]) -> list[dict[str, Any]]:
     """The JSON objects of a whole stream, without `[DONE]`."""
-    return [msgspec.json.decode(event.data) for event in events if event.data is not None and not event.is_done]
+    said = (event.data for event in events)
+    return [msgspec.json.decode(data) for data in said if data is not None and data.strip() != b"[DONE]"]
 
 
 def _with_id(answer: dict[str, Any], new_id: bytes | None) -> dict[str, Any]:
