@@ -14,11 +14,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from proxy.complaints import Complaints
 from proxy.core.access import Access, Grant
 from proxy.core.entry import Entry, pack, unpack
 from proxy.core.load import Load
 from proxy.core.policy import Rules
 from proxy.core.routing import Named, Routes
+from proxy.endpoints.answer import Desk
 from proxy.endpoints.chat import ChatCompletions, Options
 from proxy.endpoints.gate import Gate
 from proxy.endpoints.intake import Door
@@ -26,6 +28,7 @@ from proxy.endpoints.models import Models
 from proxy.endpoints.operations import Operations
 from proxy.endpoints.passthrough import Passthrough
 from proxy.endpoints.refusals import Refusals
+from proxy.errors import Overloaded, PenstockError
 from proxy.flights import Flights
 from proxy.ids import Ids
 from proxy.interfaces import Clock
@@ -89,7 +92,15 @@ class Application:
     asgi: ASGIApp
     gate: Gate
     flights: Flights
+    meter: Meter
+    complaints: Complaints
     drain_seconds: float
+
+    def refused(self, error: PenstockError) -> None:
+        """A request that no endpoint saw was refused."""
+        self.meter.request("wire", "refused", error.status)
+        if isinstance(error, Overloaded):
+            self.complaints.overloaded(error)
 
     async def drain(self) -> None:
         """Let what is open finish; after the time that the settings allow, end the rest with an error event."""
@@ -134,11 +145,12 @@ async def build_app(
             providers[name] = Upstream(name, provider, transport=transport, api_key=api_keys.get(name), clock=clock)
         # Before the transports close: what is still open then ends because we shut down, not because its provider left.
         stack.push_async_callback(flights.close)
-        edges = Edges(providers, store, flights, purges, meter, clock)
+        edges = Edges(providers, store, flights, purges, meter, clock, Complaints(clock.monotonic))
         pipeline = Pipeline(_terms(settings, key_secret or os.urandom(32)), _rules(settings), _routes(settings), edges)
         _watch_sizes(meter, flights, store)
         gate = _endpoints(settings, pipeline, edges, meter, _door(settings, client_keys or {}, load))
-        yield Application(_for_pages(gate, settings.server.cors_origins), gate, flights, settings.server.drain)
+        asgi = _for_pages(gate, settings.server.cors_origins)
+        yield Application(asgi, gate, flights, meter, edges.complaints, settings.server.drain)
 
 
 def _claim(directory: Path, stack: AsyncExitStack, meter: Meter) -> bytes | None:
@@ -222,9 +234,10 @@ def _endpoints(settings: Settings, pipeline: Pipeline, edges: Edges, meter: Mete
     options = Options(forward=forward, recorded_pace=settings.cache.replay == "recorded")
     provider = edges.providers[settings.default_provider]
     ids = Ids()
-    chat = ChatCompletions(pipeline, door, options, ids=ids, meter=meter, clock=edges.clock)
-    models = Models(settings.models, provider, door, ids=ids, meter=meter)
-    passthrough = Passthrough(provider, door, forward, ids=ids, meter=meter, clock=edges.clock)
+    desk = Desk(ids, meter, edges.clock, edges.complaints)
+    chat = ChatCompletions(pipeline, door, options, desk)
+    models = Models(settings.models, provider, door, desk)
+    passthrough = Passthrough(provider, door, forward, desk)
     operations = Operations(meter.exposition, CONTENT_TYPE, door)
     routes = [
         *(Route(path, chat, methods=["POST"]) for path in CHAT),

@@ -5,7 +5,7 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,9 +76,7 @@ def simulator(host: str, port: int) -> None:
     demand, such as "sim-small;first=0.5;gap=0.02", "sim-small;status=503" or "sim-small;stall=2;comments=1".
     Everything under /v1/mirror/ says what came; GET /v1/mirror/bytes/N sends N bytes.
     """
-    from proxy.simulator import build_simulator  # noqa: PLC0415 - the other commands start without it
-
-    _run(_listen(build_simulator(), host, port, drain=_nothing, name="Penstock's simulator"))
+    _run(_simulate(host, port))
 
 
 @main.command("check-config")
@@ -86,9 +84,9 @@ def simulator(host: str, port: int) -> None:
 def check_config(file: Path) -> None:
     """Read FILE as `serve --config` would, and say what is wrong with it."""
     settings = load_settings(file)
-    missing = [
-        f"{_key_path(name)}: ${variable}" for name, variable in _key_names(settings) if variable not in os.environ
-    ]
+    named = [(_key_path(name), variable) for name, variable in _key_names(settings)]
+    named += [(f"keys[{index}].key_env", key.key_env) for index, key in enumerate(settings.keys) if key.key_env]
+    missing = [f"{path}: ${variable}" for path, variable in named if variable not in os.environ]
     providers = ", ".join(f"{name} ({provider.base_url})" for name, provider in settings.providers.items())
     click.echo(f"{file}: good. Providers: {providers}.")
     for line in missing:
@@ -211,10 +209,21 @@ def _run(work: Coroutine[None, None, None]) -> None:
 
 async def _serve(settings: Settings, api_keys: dict[str, str], client_keys: dict[str, bytes]) -> None:
     from proxy.app import build_app  # noqa: PLC0415 - the other commands start without it
+    from proxy.server import Server  # noqa: PLC0415 - the same
 
+    host, port = settings.server.host, settings.server.port
+    bounds = bounds_of(settings.server)
+    if bounds.connections < settings.server.max_connections:
+        told = "server.max_connections: this process may open files for %d only; see ulimit -n"
+        logging.getLogger("penstock").warning(told, bounds.connections)
     async with build_app(settings, api_keys=api_keys, client_keys=client_keys) as app:
-        server = settings.server
-        await _listen(app.asgi, server.host, server.port, drain=app.drain, name="Penstock", bounds=bounds_of(server))
+        with _bound(host, port) as listener:
+            ready, refused = _ready("Penstock"), app.refused
+            server = Server(
+                app.asgi, host=host, port=port, drain=app.drain, ready=ready, bounds=bounds, on_refused=refused
+            )
+            app.meter.connections.set_function(lambda: server.connections)
+            await server.serve(sockets=[listener])
 
 
 def bounds_of(server: ServerSettings) -> "Bounds":
@@ -233,22 +242,17 @@ def bounds_of(server: ServerSettings) -> "Bounds":
     )
 
 
-async def _listen(
-    app: Callable[..., Awaitable[None]],
-    host: str,
-    port: int,
-    *,
-    drain: Callable[[], Awaitable[None]],
-    name: str,
-    bounds: "Bounds | None" = None,
-) -> None:
+async def _simulate(host: str, port: int) -> None:
     from proxy.server import Server  # noqa: PLC0415 - the other commands start without it
-
-    def ready(url: str) -> None:
-        click.echo(f"{name} {__version__} listens on {url}/v1")
+    from proxy.simulator import build_simulator  # noqa: PLC0415 - the same
 
     with _bound(host, port) as listener:
-        await Server(app, host=host, port=port, drain=drain, ready=ready, bounds=bounds).serve(sockets=[listener])
+        ready = _ready("Penstock's simulator")
+        await Server(build_simulator(), host=host, port=port, drain=_nothing, ready=ready).serve(sockets=[listener])
+
+
+def _ready(name: str) -> Callable[[str], None]:
+    return lambda url: click.echo(f"{name} {__version__} listens on {url}/v1")
 
 
 def _bound(host: str, port: int) -> socket.socket:

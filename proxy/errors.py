@@ -139,9 +139,15 @@ class ShuttingDown(PenstockError):
 
 
 class UpstreamError(PenstockError):
+    """`detail` is for the log only: it may name what clients need not know."""
+
     status = 502
     type = "upstream_error"
     code = "upstream_error"
+
+    def __init__(self, message: str, *, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
 
 
 class UpstreamConnectError(UpstreamError):
@@ -207,6 +213,12 @@ class UpstreamTimeout(UpstreamError):
     status = 504
     code = "upstream_timeout"
     retry = False
+
+
+def late_answer(seconds: float) -> UpstreamTimeout:
+    return UpstreamTimeout(
+        f"The provider did not answer within {seconds:g} seconds. The request may have been paid for."
+    )
 
 
 class StartupError(Exception):

@@ -109,8 +109,9 @@ class Reader:
 class Flight:
     """A recording that is being made, and its readers.
 
-    `ttl` in seconds: the shortest that any reader asked for; 0: not to be kept. `outrun`: a flight of the same key that
-    began later has been kept already, and this answer is the older one. `origin`: the body that it answers.
+    `ttl` in seconds: the shortest that any reader asked for; 0: not to be kept. `kept`: it has been. `outrun`: a flight
+    of the same key that began later has been kept already, and this answer is the older one. `origin`: the body that
+    it answers.
     """
 
     __slots__ = (
@@ -118,6 +119,7 @@ class Flight:
         "_flights",
         "_load",
         "_room",
+        "kept",
         "key",
         "origin",
         "outrun",
@@ -138,6 +140,7 @@ class Flight:
         self.recording = Recording(max_entry)
         self.readers: set[Reader] = set()
         self.outrun = False
+        self.kept = False
         self.task: asyncio.Task[None] | None = None
 
     def reader(self, ttl: float | None = None) -> Reader:
@@ -177,6 +180,7 @@ class Flight:
 
     def land(self) -> None:
         """Its answer has been kept."""
+        self.kept = True
         self._flights.landed(self)
 
     async def room(self) -> None:

@@ -15,7 +15,8 @@ class Meter:
         registry = self._registry = CollectorRegistry()
         self._requests = Counter(
             "penstock_requests",
-            "Requests answered, by what the cache did: hit, stale, miss, collapsed, bypass, refused or left.",
+            "Requests answered, by outcome: hit, stale, miss, collapsed, bypass; refused by Penstock (wire: before "
+            "any endpoint saw it); left by the client; broken: failed after the head with its status was sent.",
             ("endpoint", "outcome", "status"),
             registry=registry,
         )
@@ -28,7 +29,7 @@ class Meter:
         )
         self._upstream = Counter(
             "penstock_upstream_calls",
-            "Calls made to providers, by how they ended: ok, status_4xx, status_5xx, an error's code, or abandoned.",
+            "Calls made to providers, by how they ended: ok, a status, an error's code, or abandoned by all clients.",
             ("provider", "result"),
             registry=registry,
         )
@@ -48,6 +49,7 @@ class Meter:
         self._request_of = cache(lambda *labels: self._requests.labels(*map(str, labels)))
         self._first_byte_of = cache(self._first_byte.labels)
         self.flights = Gauge("penstock_flights", "Recordings that are being made.", registry=registry)
+        self.connections = Gauge("penstock_connections", "Clients that are connected.", registry=registry)
         self.readers = Gauge(
             "penstock_readers", "Clients that read recordings or what passes through.", registry=registry
         )

@@ -1,13 +1,12 @@
 """The way of a request, top to bottom: rights and targets, key, look up, join or lead, provider, recording, keep."""
 
-import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self, assert_never
 
 import msgspec
 
+from proxy.complaints import Complaints
 from proxy.core import canonical, keep, policy
 from proxy.core.call import Call
 from proxy.core.entry import Entry, Meta, make_entry
@@ -21,9 +20,6 @@ from proxy.interfaces import Clock, Epoch, Meter, Provider, Store
 from proxy.recorder import Recorder
 
 KEY_VERSION = b"1"
-QUIET = 10.0  # seconds between two warnings of one kind
-
-logger = logging.getLogger("penstock")
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -86,6 +82,7 @@ class Edges:
     epoch: Epoch
     meter: Meter
     clock: Clock
+    complaints: Complaints
 
 
 class Pipeline:
@@ -97,7 +94,6 @@ class Pipeline:
         self._rules = rules
         self._routes = routes
         self._edges = edges
-        self._warned: dict[tuple[str, str | None], float] = {}
 
     def plan(self, call: Call) -> Plan:
         """Judge a call and make its key."""
@@ -170,9 +166,16 @@ class Pipeline:
         finally:
             self._edges.meter.upstream(provider.name, _result(end, flight))
         flight.finish(end)
-        self._warn(provider.name, end)
+        self._complain(flight, plan.target, end)
         # From here to the end nothing is awaited: whoever comes finds the flight, or the entry.
         self._keep(flight, plan, recorder, epoch)
+
+    def _complain(self, flight: Flight, target: Target, end: Ending) -> None:
+        head = flight.recording.head
+        if isinstance(end, Broken) and isinstance(end.error, UpstreamError):
+            self._edges.complaints.failed(target.provider, end.error, model=target.upstream)
+        elif head is not None:
+            self._edges.complaints.answered(target.provider, head.status, model=target.upstream)
 
     def _keep(self, flight: Flight, plan: Plan, recorder: Recorder, epoch: int) -> None:
         if plan.key is None or flight.ttl <= 0 or flight.outrun:
@@ -199,16 +202,6 @@ class Pipeline:
         entry = make_entry(meta, recording.events, recording.times)
         self._edges.store.put(key, entry, expire=flight.ttl + self._terms.stale_if_error)
         flight.land()
-
-    def _warn(self, provider: str, end: Ending) -> None:
-        """Tell the log that a provider fails, but of each kind of failure not every time."""
-        if not isinstance(end, Broken):
-            return
-        now = self._edges.clock.monotonic()
-        kind = provider, end.error.code
-        if now - self._warned.get(kind, -math.inf) >= QUIET:
-            self._warned[kind] = now
-            logger.warning("provider %s: %s: %s", provider, end.error.code, end.error.message)
 
     def _key(self, call: Call, target: Target) -> bytes:
         """What makes two requests the same; see canonical.py for the body's part."""

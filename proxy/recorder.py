@@ -23,8 +23,8 @@ from proxy.errors import (
     UpstreamError,
     UpstreamFailed,
     UpstreamStall,
-    UpstreamTimeout,
     UpstreamTruncated,
+    late_answer,
 )
 from proxy.flights import Flight
 from proxy.interfaces import Provider, Reply
@@ -220,9 +220,17 @@ class Recorder:
             self.progress.malformed = True
             self._release(recording.head)
             return Clean()
-        if recording.length and recording.head is not None and recording.head.kind == "stream":
-            return Broken(UpstreamStall("The provider fell silent in the middle of its answer."))
-        return Broken(UpstreamTimeout("The provider did not answer in time. The request may have been paid for."))
+        provider = self.provider
+        streamed = recording.head is not None and recording.head.kind == "stream"
+        if self._now() >= self._began + provider.total_timeout:
+            if streamed and recording.length:
+                took = f"took longer than {provider.total_timeout:g} seconds (total_timeout)"
+                return Broken(UpstreamStall(f"The provider's answer {took}."))
+            return Broken(late_answer(provider.total_timeout))
+        if recording.length:
+            silent = f"was silent for {provider.idle_timeout:g} seconds in the middle of its answer (idle_timeout)"
+            return Broken(UpstreamStall(f"The provider {silent}."))
+        return Broken(late_answer(provider.first_event_timeout))
 
 
 def is_cut(recording: Recording) -> bool:

@@ -12,7 +12,7 @@ from functools import partial
 import uvicorn
 from starlette.types import ASGIApp
 
-from proxy.wire import Bounds, Protocol
+from proxy.wire import Bounds, OnRefused, Protocol
 
 KEEP_ALIVE = 75  # seconds; longer than clients keep a connection, so that they are the ones who let go
 CLOSING = 5  # seconds for connections to close once nothing is left to answer
@@ -30,7 +30,10 @@ class _Expected(logging.Filter):
 
 
 class Server(uvicorn.Server):
-    """`drain` runs once at the first SIGTERM or SIGINT, before the listener is closed; a second one ends it at once."""
+    """`drain` runs once at the first SIGTERM or SIGINT, before the listener is closed; a second one ends it at once.
+
+    `on_refused` hears of requests that no endpoint sees: connections too many, heads late, too large or no HTTP.
+    """
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class Server(uvicorn.Server):
         drain: Callable[[], Awaitable[None]],
         ready: Callable[[str], None],
         bounds: Bounds | None = None,
+        on_refused: OnRefused = lambda _: None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -48,7 +52,7 @@ class Server(uvicorn.Server):
                 host=host,
                 port=port,
                 loop="uvloop",
-                http=partial(Protocol, bounds=bounds or Bounds()),  # type: ignore[arg-type]
+                http=partial(Protocol, bounds=bounds or Bounds(), on_refused=on_refused),  # type: ignore[arg-type]
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -73,6 +77,11 @@ class Server(uvicorn.Server):
         gc.set_threshold(20_000, 20, 20)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         self._ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self.server_state.connections)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

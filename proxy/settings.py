@@ -218,6 +218,8 @@ class Settings(_Strict, frozen=True):
         sizes = {f"server.{name}": getattr(server, name) for name in ("max_body", "max_header_size", "max_buffered")}
         sizes |= {f"providers.{name}.max_event": provider.max_event for name, provider in self.providers.items()}
         _check_least(sizes | {"cache.max_entry": self.cache.max_entry}, 1024, "at least 1KiB")
+        if server.max_buffered < server.max_body:
+            raise StartupError("server.max_buffered: must be at least server.max_body, or no such body could come in.")
         counts = ("max_headers", "max_connections", "max_flights", "max_readers")
         _check_least({f"server.{name}": getattr(server, name) for name in counts}, 1, "at least 1")
         _check_positive("server", server, ("head_timeout", "body_timeout", "send_timeout"))
@@ -259,6 +261,7 @@ def _check_provider(path: str, provider: Provider, *, shared: bool) -> None:
         (address.hostname or "").encode("idna"), address.port  # both raise where they make no sense
     except ValueError as error:
         raise StartupError(f"{path}.base_url: {provider.base_url!r} is no address: {error}.") from None
+    _check_variable(f"{path}.api_key_env", provider.api_key_env)
     auth = provider.effective_auth
     if auth == "key" and not provider.api_key_env:
         raise StartupError(f'{path}.api_key_env: auth = "key" needs the environment variable that holds the key.')
@@ -274,7 +277,14 @@ def _check_provider(path: str, provider: Provider, *, shared: bool) -> None:
     _check_positive(path, provider, ("connect_timeout", "first_event_timeout", "idle_timeout", "total_timeout"))
 
 
+def _check_variable(path: str, name: str | None) -> None:
+    """A name of an environment variable; a secret that was put there by mistake is not repeated."""
+    if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise StartupError(f"{path}: must be the name of an environment variable that holds the key, not the key.")
+
+
 def _check_key(path: str, key: Key) -> None:
+    _check_variable(f"{path}.key_env", key.key_env)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", key.name):
         raise StartupError(f"{path}.name: {key.name!r}: up to 64 letters, digits, '.', '_' and '-'.")
     if (key.key_env is None) == (key.key_sha256 is None):
@@ -282,7 +292,9 @@ def _check_key(path: str, key: Key) -> None:
             f"{path}: give either key_env, the environment variable that holds the key, or key_sha256, its digest."
         )
     if key.key_sha256 is not None and not re.fullmatch(r"[0-9A-Fa-f]{64}", key.key_sha256):
-        raise StartupError(f"{path}.key_sha256: must be 64 hexadecimal digits: printf %s KEY | sha256sum")
+        raise StartupError(
+            f"{path}.key_sha256: must be 64 hexadecimal digits and no more: printf %s KEY | sha256sum | cut -c1-64"
+        )
     for segment in key.passthrough:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", segment):
             raise StartupError(f'{path}.passthrough: {segment!r} is no leading segment of a path, such as "files".')

@@ -101,12 +101,12 @@ def _mapped() -> Iterator[None]:
     try:
         yield
     except aiohttp.ClientSSLError as error:
-        raise UpstreamTLSError(f"The provider's certificate or TLS was not accepted: {error}") from error
+        raise UpstreamTLSError("The provider's certificate or TLS was not accepted.", detail=str(error)) from error
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise UpstreamConnectError(f"The provider could not be reached: {error}") from error
+        raise UpstreamConnectError("The provider could not be reached.", detail=str(error)) from error
     except (aiohttp.ClientError, OSError) as error:
         raise _lost(error) from error
 
 
 def _lost(error: Exception) -> UpstreamReset:
-    return UpstreamReset(f"The connection to the provider was lost: {type(error).__name__}.")
+    return UpstreamReset("The connection to the provider was lost.", detail=type(error).__name__)

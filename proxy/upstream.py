@@ -18,8 +18,8 @@ from proxy.errors import (
     UpstreamAuthError,
     UpstreamBadContentType,
     UpstreamConnectError,
-    UpstreamTimeout,
     UpstreamTLSError,
+    late_answer,
 )
 from proxy.interfaces import Clock
 from proxy.settings import Provider as ProviderSettings
@@ -224,7 +224,7 @@ async def _within(seconds: float, work: Awaitable[T]) -> T:
         async with asyncio.timeout(seconds):
             return await work
     except TimeoutError:
-        raise UpstreamTimeout("The provider did not answer in time. The request may have been paid for.") from None
+        raise late_answer(seconds) from None
 
 
 def _text(headers: Account) -> list[Header]:

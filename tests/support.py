@@ -232,6 +232,7 @@ class Proxy(Running):
             drain=self.app.drain,
             ready=lambda _: None,
             bounds=bounds_of(settings.server),
+            on_refused=self.app.refused,
         )
         url = await stack.enter_async_context(serving(self.server))
         self._baseline = asyncio.all_tasks()

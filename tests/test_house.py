@@ -40,10 +40,11 @@ upstream   | any  | basis settings transport                                 | m
 limiter    | any  | basis                                                    |
 ledger     | any  | basis                                                    | msgspec sqlalchemy alembic
 meter      | any  | basis                                                    | prometheus_client
+complaints | any  | errors                                                   |
 ids        | any  |                                                          |
 recorder   | any  | basis settings flights                                   | msgspec
 pipeline   | any  | pricing basis settings edges recorder                    | msgspec
-endpoints  | any  | basis settings ids pipeline                              | msgspec starlette
+endpoints  | any  | basis settings ids complaints pipeline                    | msgspec starlette
 app        | any  | pricing basis settings edges transport recorder pipeline endpoints | msgspec starlette
 server     | any  | wire                                                     | starlette uvicorn
 wire       | any  | errors                                                   | uvicorn httptools
@@ -56,7 +57,7 @@ proxy      | pure |                                                          | i
 GROUPS = {
     "basis": {"core", "errors", "interfaces", "proxy"},  # `proxy` itself says no more than its version
     "listening": {"server", "wire"},
-    "edges": {"store", "flights", "upstream", "limiter", "ledger", "meter", "ids"},
+    "edges": {"store", "flights", "upstream", "limiter", "ledger", "meter", "ids", "complaints"},
 }
 PURE = """
 abc array base64 binascii bisect collections contextlib copy dataclasses datetime decimal email.utils enum fractions

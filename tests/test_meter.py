@@ -13,6 +13,7 @@ NAMES = {
     "penstock_recordings",
     "penstock_store_events",
     "penstock_flights",
+    "penstock_connections",
     "penstock_readers",
     "penstock_recorded_bytes",
     "penstock_received_bytes",

@@ -112,7 +112,7 @@ def test_a_flight_takes_no_more_readers_than_there_may_be(
 def test_while_recordings_hold_too_much_nothing_is_begun_and_all_that_is_under_way_ends_well(
     make_proxy: MakeProxy, scripted: Scripted, prompt: str
 ) -> None:
-    proxy = make_proxy(scripted.base_url, server={"max_buffered": "128KiB"})
+    proxy = make_proxy(scripted.base_url, server={"max_buffered": "128KiB", "max_body": "128KiB"})
     load = proxy.app.flights.load
     kept, body, other = (ask(f"{prompt} {number}") for number in range(3))
     with led(proxy, scripted, kept) as (wire, turn):
@@ -139,7 +139,7 @@ def test_while_recordings_hold_too_much_nothing_is_begun_and_all_that_is_under_w
 def test_while_bodies_hold_too_much_the_next_is_refused_and_what_is_stored_is_served(
     make_proxy: MakeProxy, simulator: Simulator, prompt: str
 ) -> None:
-    proxy = make_proxy(server={"max_buffered": "256KiB"})
+    proxy = make_proxy(server={"max_buffered": "256KiB", "max_body": "256KiB"})
     kept = ask(prompt)
     answer(proxy.url, kept)
     whole = json.dumps(ask(f"{prompt} large")).encode().ljust(200_000)

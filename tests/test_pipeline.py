@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from proxy.complaints import Complaints
 from proxy.core.call import Call
 from proxy.core.policy import Rules
 from proxy.core.recording import Clean, Head
@@ -26,7 +27,9 @@ class World:
         self.store, self.meter, self.clock, self.epoch = Store(), Meter(), Clock(), Epoch()
         self.flights = Flights(on_abandon="finish" if finish else "cancel", max_entry=1 << 20, load=roomy())
         providers = {"sim": self.provider, "other": self.other}
-        edges = Edges(providers, self.store, self.flights, self.epoch, self.meter, self.clock)
+        edges = Edges(
+            providers, self.store, self.flights, self.epoch, self.meter, self.clock, Complaints(self.clock.monotonic)
+        )
         urls = {"sim": "http://sim/v1", "other": "http://other/v1"}
         routes = Routes(urls, "sim", {"elsewhere": Named("other", "m")})
         terms = Terms(secret=b"s" * 32, ignore=(), shared=False, ttl=60.0, stale_if_error=stale)
@@ -322,5 +325,5 @@ async def test_what_is_not_worth_keeping_is_counted_with_its_reason() -> None:
     assert live.reader.recording.end == Clean()
     await read(await world.live(a_call(**STREAMED)))
     assert world.meter.kept == ["unfinished", "failed"]
-    assert world.meter.results == ["ok", "status_5xx"]
+    assert world.meter.results == ["ok", "status_500"]
     assert world.store.entries == {}

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
+from proxy.errors import PenstockError
 from proxy.server import Server
 from proxy.wire import PIPELINED, Bounds, Corked
 
@@ -164,8 +165,14 @@ class Running:
         self.said: list[str] = []
         self.drains = 0
         self.may_end = asyncio.Event()
-        self.server = Server(application, host=host, port=0, drain=self._drain, ready=self._ready)
+        self.refused: list[int] = []
+        self.server = Server(
+            application, host=host, port=0, drain=self._drain, ready=self._ready, on_refused=self._refuse
+        )
         self.announced = asyncio.Event()
+
+    def _refuse(self, error: PenstockError) -> None:
+        self.refused.append(error.status)
 
     def _ready(self, url: str) -> None:
         self.said.append(url)
@@ -326,7 +333,8 @@ async def test_headers_have_a_bound(data: bytes, caplog: pytest.LogCaptureFixtur
             assert await refused(made, data) == (
                 431,
                 {
-                    "message": "A request may have 100 headers, and 32768 bytes of them.",
+                    "message": "A request may have 100 headers (server.max_headers), and 32768 bytes of them "
+                    "(server.max_header_size).",
                     "type": "invalid_request_error",
                     "param": None,
                     "code": "request_headers_too_large",
@@ -496,3 +504,28 @@ async def test_an_answer_that_nobody_reads_does_not_hold_up_the_end() -> None:
         started = asyncio.get_running_loop().time()
         await made.server.shutdown()
         assert asyncio.get_running_loop().time() - started < 2
+
+
+async def test_who_is_answered_while_it_still_sends_gets_the_answer_before_the_connection_ends() -> None:
+    """To close with something unread sends a reset, which takes an answer that was not read yet with it."""
+
+    async def refuse(_: Scope, __: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"2"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    async with running(refuse) as made, connected(made) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10000000\r\n\r\n" + b"a" * 300_000)
+        await asyncio.sleep(0.05)
+        for _ in range(20):
+            writer.write(b"a" * 100_000)  # raises where the connection was reset
+            await writer.drain()
+            await asyncio.sleep(0.002)
+        assert (await reader.read()).endswith(b"\r\n\r\nno")
+
+
+async def test_what_no_endpoint_sees_is_told_to_whoever_counts() -> None:
+    async with running() as made, connected(made) as (reader, writer):
+        writer.write(b"nonsense\r\n\r\n")
+        await reader.read()
+        assert (made.refused, made.server.connections) == ([400], 1)

@@ -472,6 +472,20 @@ def test_hardly_any_room_is_refused(name: str) -> None:
     assert refused({"server": {name: "1B"}}) == f"file: server.{name}: must be at least 1KiB."
 
 
+def test_more_must_fit_in_than_one_body() -> None:
+    said = refused({"server": {"max_buffered": "1MiB"}})
+    assert said == "file: server.max_buffered: must be at least server.max_body, or no such body could come in."
+
+
+@pytest.mark.parametrize("where", ["key", "provider"])
+def test_a_key_in_the_place_of_its_variable_is_refused_and_not_repeated(where: str) -> None:
+    secret = "sk-proj-very-secret"
+    table: Table = {"keys": [{"name": "a", "key_env": secret}]} if where == "key" else {}
+    said = refused(table, provider={"auth": "none"} if where == "key" else {"api_key_env": secret})
+    assert "must be the name of an environment variable" in said
+    assert secret not in said
+
+
 def test_the_example_loads_as_it_is() -> None:
     settings = load_settings(EXAMPLE)
     assert settings.server.host == "127.0.0.1"

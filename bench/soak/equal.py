@@ -161,9 +161,12 @@ class _Comparison:
     def outcomes(self, asked: Asked, direct: Call, cold: Call, warm: Call) -> None:
         """What the cache did, and whose id each answer has."""
         forwarded = f"fwd=bypass; detail={asked.bypass}" if asked.bypass else "fwd=miss"
-        stored = "; stored" if direct.status == 200 and not asked.bypass else ""
+        kept = direct.status == 200 and not asked.bypass and _is_kept(asked, direct)
+        # The head of a stream comes before anybody knows; of a whole body it says what was done.
+        begun = direct.status == 200 and not asked.bypass and is_stream(direct)
+        stored = "; stored" if kept or begun else ""
         self.same("cold: cache-status", f"penstock; {forwarded}{stored}", cold.headers.get("cache-status"))
-        if direct.status == 200 and not asked.bypass and _is_kept(asked, direct):
+        if kept:
             self.same("warm: outcome", "hit", cache(warm))
         else:
             self.same("warm: cache-status", f"penstock; {forwarded}{stored}", warm.headers.get("cache-status"))

@@ -31,7 +31,7 @@ class Load:
     def admit_reader(self) -> None:
         """Raises Overloaded."""
         if self.readers >= self._max_readers:
-            raise Overloaded("Too many answers are open at this proxy.")
+            raise Overloaded("As many answers are open as may be (server.max_readers).")
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -46,11 +46,13 @@ class Load:
     def admit_flight(self) -> None:
         """Raises Overloaded."""
         self.admit_reader()
-        if self.flights >= self._max_flights or self.pressed:
-            raise Overloaded("Too many answers are being made at this proxy.")
+        if self.flights >= self._max_flights:
+            raise Overloaded("As many answers are being made as may be (server.max_flights).")
+        if self.pressed:
+            raise Overloaded("As much is held of answers that are being made as may be (server.max_buffered).")
 
     def receive(self, size: int) -> None:
         """So many bytes more of a request's body, to be taken off again. Raises Overloaded."""
         self.received += size
         if self.received > self._max_buffered:
-            raise Overloaded("Too many request bodies are being received at this proxy.")
+            raise Overloaded("As much is held of request bodies as may be (server.max_buffered).")

@@ -5,6 +5,8 @@ Rule: says what the cache did and why, never the key.
 
 from proxy.core.policy import Verdict
 
+_COMMON = frozenset({400, 401, 402, 403, 404, 408, 409, 413, 415, 422, 424, 429, 500, 502, 503, 504, 529})
+
 
 def hit_status(left: float, *, stale: bool) -> bytes:
     """An answer out of the store; `left` in seconds, negative once it has expired."""
@@ -29,8 +31,10 @@ def passed_status() -> bytes:
 
 
 def result_of(status: int) -> str:
-    """How a call to a provider ended that was answered, as a label."""
-    return "ok" if status < 400 else f"status_{status // 100}xx"
+    """How a call to a provider ended that was answered, as a label: the status where it is a common one."""
+    if status < 400:
+        return "ok"
+    return f"status_{status}" if status in _COMMON else f"status_{status // 100}xx"
 
 
 def _why(verdict: Verdict, found_stale: bool) -> bytes:

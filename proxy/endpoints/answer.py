@@ -2,17 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Self
 
 from starlette.types import Send
 
+from proxy.complaints import Complaints
 from proxy.core.call import Call
 from proxy.core.recording import Broken, Clean, Head, Recording
-from proxy.core.status import forward_status, hit_status, passed_status, unanswered_status
+from proxy.core.status import forward_status, hit_status, passed_status, result_of, unanswered_status
 from proxy.core.view import shown, template_of
 from proxy.endpoints.client import PIECE, Header, send_error, send_whole
 from proxy.endpoints.intake import ClientLeftError
-from proxy.errors import PenstockError, UpstreamError
+from proxy.errors import Overloaded, PenstockError, UpstreamError
 from proxy.ids import Ids
 from proxy.interfaces import Clock, Meter
 from proxy.pipeline import Hit, Live
@@ -26,19 +29,60 @@ LONGEST_NAME = 256  # characters of a model's name in a header; clients refuse h
 UNBUFFERED = (b"x-accel-buffering", b"no")
 
 
+@dataclass(slots=True)
+class Called:
+    """A call to a provider: how it was answered, or failed. Neither: its client left."""
+
+    status: int | None = None
+    error: UpstreamError | None = None
+
+    @property
+    def result(self) -> str:
+        """As a label."""
+        if self.error is not None:
+            return self.error.code or "failed"
+        return "abandoned" if self.status is None else result_of(self.status)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every endpoint answers with."""
+
+    ids: Ids
+    meter: Meter
+    clock: Clock
+    complaints: Complaints
+
+    @contextmanager
+    def calling(self, provider: str) -> Iterator[Called]:
+        """Count a call that no flight makes, and tell the log if the provider fails."""
+        called = Called()
+        try:
+            yield called
+        except UpstreamError as error:
+            called.error = error
+            raise
+        finally:
+            self.meter.upstream(provider, called.result)
+            if called.error is not None:
+                self.complaints.failed(provider, called.error)
+            elif called.status is not None:
+                self.complaints.answered(provider, called.status)
+
+
 class Answer:
     """One answer on its way out, and what the metrics will say of it."""
 
-    def __init__(self, endpoint: str, send: Send, ids: Ids, meter: Meter, clock: Clock) -> None:
-        self._ids = ids
-        self.id = ids.request()
+    def __init__(self, endpoint: str, send: Send, desk: Desk) -> None:
+        self._desk = desk
+        self._ids = desk.ids
+        self.id = desk.ids.request()
         self.outcome = "refused"
         self._status = 0
         self._known: tuple[Header, ...] = ()  # what an error says too
         self._endpoint = endpoint
         self._send = send
-        self._meter = meter
-        self._now: Callable[[], float] = clock.monotonic
+        self._now: Callable[[], float] = desk.clock.monotonic
         self._began = self._now()
 
     async def __aenter__(self) -> Self:
@@ -57,17 +101,21 @@ class Answer:
                 await self._crash()
             return False
         finally:
-            self._meter.request(self._endpoint, self.outcome, self._status)
+            self._desk.meter.request(self._endpoint, self.outcome, self._status)
 
     def _new_id(self) -> bytes:
         """For a reader that is not the first of its recording; JSON text."""
         return b'"' + self._ids.completion() + b'"'
 
     def _first_byte(self) -> None:
-        self._meter.first_byte(self._endpoint, self.outcome, self._now() - self._began)
+        self._desk.meter.first_byte(self._endpoint, self.outcome, self._now() - self._began)
 
     async def refuse(self, error: PenstockError) -> None:
         self._status = error.status
+        if not isinstance(error, UpstreamError):
+            self.outcome = "refused"
+        if isinstance(error, Overloaded):
+            self._desk.complaints.overloaded(error)
         await send_error(self._send, error, [*self._known, *self._ours(None)])
 
     def unanswered(self) -> None:
@@ -81,6 +129,15 @@ class Answer:
         self._known = (
             (b"cache-status", self._forward_status(live, stored=False)),
             *_target(plan.target.provider, plan.target.upstream),
+        )
+
+    async def whole(self, status: int, headers: Iterable[Header], body: bytes) -> None:
+        """What a provider says, put together here."""
+        self._status = status
+        said = list(headers)
+        theirs = {name for name, _ in said}
+        await send_whole(
+            self._send, status, [*said, *(each for each in self._ours(None) if each[0] not in theirs)], body
         )
 
     def passed(self, provider: str) -> None:
@@ -106,6 +163,7 @@ class Answer:
         except UpstreamError as error:
             if _is_open_stream(said) and tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")):
                 await self._body(b"data: " + error.body() + b"\n\n")
+            self.outcome = "broken"
             return error
         await self._body(b"", more=False)
         return None
@@ -190,13 +248,17 @@ class Answer:
             body = self._ids.completion().join(template)
             media = EVENT_STREAM if wants_stream else JSON
         self._first_byte()
-        await send_whole(self._send, head.status, [media, *self._live_headers(live, head)], body)
+        await send_whole(
+            self._send, head.status, [media, *self._live_headers(live, head, keeps=live.reader.flight.kept)], body
+        )
 
     async def _stream(self, call: Call, live: Live, head: Head) -> None:
         reader, recording = live.reader, live.reader.recording
         new_id = self._new_id() if live.collapsed else None
         strip = head.usage_asked and not call.wants_usage
-        await self._start(200, [(b"content-type", head.content_type), UNBUFFERED, *self._live_headers(live, head)])
+        keeps = live.plan.key is not None and reader.flight.ttl > 0  # if it turns out whole
+        headers = self._live_headers(live, head, keeps=keeps)
+        await self._start(200, [(b"content-type", head.content_type), UNBUFFERED, *headers])
         self._first_byte()
         with _Heartbeat(live):
             while True:
@@ -212,6 +274,7 @@ class Answer:
         """The last events. After a failure: one error event, then no clean end, which is what makes a client raise."""
         if isinstance(recording.end, Broken):
             frame = b"" if recording.end.told else b"data: " + recording.end.error.body() + b"\n\n"
+            self.outcome = "broken"
             await self._body(last + frame)
         else:
             await self._body(last, more=False)
@@ -219,17 +282,19 @@ class Answer:
     async def _oversized(self, live: Live, head: Head) -> None:
         """A body too large to be kept: passed on as it comes."""
         recording = live.reader.recording
-        await self._start(head.status, [(b"content-type", head.content_type), *self._live_headers(live, head)])
+        headers = self._live_headers(live, head, keeps=False)
+        await self._start(head.status, [(b"content-type", head.content_type), *headers])
         self._first_byte()
         while recording.end is None or live.reader.position < recording.length:
             await self._body(b"".join(event.raw for event in await live.reader.more()))
         if isinstance(recording.end, Clean):
             await self._body(b"", more=False)
+        else:
+            self.outcome = "broken"
 
-    def _live_headers(self, live: Live, head: Head) -> list[Header]:
+    def _live_headers(self, live: Live, head: Head, *, keeps: bool) -> list[Header]:
         self._status = head.status
         plan = live.plan
-        keeps = plan.key is not None and live.reader.flight.ttl > 0 and head.status == 200
         provider_id = next((value for name, value in head.headers if name == b"x-request-id"), None)
         return [
             (b"cache-status", self._forward_status(live, stored=keeps)),

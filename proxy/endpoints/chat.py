@@ -8,12 +8,10 @@ from starlette.types import Receive, Scope, Send
 from proxy.core.access import Grant
 from proxy.core.call import HEEDED, Call, Headers, header_map, read_call
 from proxy.core.memo import Memo
-from proxy.endpoints.answer import Answer
+from proxy.endpoints.answer import Answer, Desk
 from proxy.endpoints.client import Attendance
 from proxy.endpoints.intake import Door, read_body
 from proxy.errors import NotCached
-from proxy.ids import Ids
-from proxy.interfaces import Clock, Meter
 from proxy.pipeline import Hit, Pipeline, Plan
 
 PLANS = 32 * 1024 * 1024  # bytes of requests whose meaning is remembered
@@ -40,20 +38,16 @@ class ChatCompletions:
     endpoint = "chat"
     path = "chat/completions"
 
-    def __init__(
-        self, pipeline: Pipeline, door: Door, options: Options, *, ids: Ids, meter: Meter, clock: Clock
-    ) -> None:
-        self._ids = ids
+    def __init__(self, pipeline: Pipeline, door: Door, options: Options, desk: Desk) -> None:
+        self._desk = desk
         self._pipeline = pipeline
         self._door = door
         self._options = options
         self._heeded = (*HEEDED, *options.forward)
         self._plans: Memo[tuple[bytes, Address, tuple[bytes | None, ...]], Plan] = Memo(PLANS)
-        self._meter = meter
-        self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with Answer(self.endpoint, send, self._ids, self._meter, self._clock) as answer:
+        async with Answer(self.endpoint, send, self._desk) as answer:
             headers = header_map(scope["headers"])
             grant = self._door.check(headers)
             raw = await read_body(receive, self._door)

@@ -7,11 +7,11 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from proxy.core.call import ACCOUNT, CREDENTIALS, header_map
-from proxy.endpoints.client import Attendance, send_error, send_whole
-from proxy.endpoints.intake import Door
-from proxy.errors import NotFound, PenstockError
-from proxy.ids import Ids
-from proxy.interfaces import Listing, Meter, Provider
+from proxy.endpoints.answer import Answer, Desk
+from proxy.endpoints.client import Attendance
+from proxy.endpoints.intake import ClientLeftError, Door
+from proxy.errors import NotFound
+from proxy.interfaces import Listing, Provider
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -23,36 +23,28 @@ class Models:
 
     endpoint = "models"
 
-    def __init__(self, named: Iterable[str], provider: Provider, door: Door, *, ids: Ids, meter: Meter) -> None:
+    def __init__(self, named: Iterable[str], provider: Provider, door: Door, desk: Desk) -> None:
         self._named = [{"id": name, "object": "model", "created": 0, "owned_by": "penstock"} for name in named]
         self._provider = provider
         self._door = door
-        self._ids = ids
-        self._meter = meter
+        self._desk = desk
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        ours = self._ids.request()
-        ids = ((b"x-penstock-request-id", ours), (b"x-request-id", ours))
-        wanted: str | None = scope["path_params"].get("model")
-        status = PenstockError.status
-        try:
+        async with Answer(self.endpoint, send, self._desk) as answer:
             headers = header_map(scope["headers"])
             self._door.enter(headers)
+            wanted: str | None = scope["path_params"].get("model")
             if wanted == "":
                 raise NotFound("There is no such path here: leave out the slash at its end.")
+            answer.outcome = "bypass"
             async with Attendance(receive) as client:
                 account = tuple((name, headers[name]) for name in CREDENTIALS + ACCOUNT if name in headers)
-                listing = await self._provider.models(account)
-                status, said, body = self._answer(listing, wanted)
-                theirs = {name for name, _ in said}
-                await send_whole(send, status, [*said, *(each for each in ids if each[0] not in theirs)], body)
+                with self._desk.calling(self._provider.name) as called:
+                    listing = await self._provider.models(account)
+                    called.status = listing.status
+                await answer.whole(*self._answer(listing, wanted))
             if client.left:
-                status = 499
-        except PenstockError as error:
-            status = error.status
-            await send_error(send, error, ids)
-        finally:
-            self._meter.request(self.endpoint, "bypass", status)
+                raise ClientLeftError
 
     def _answer(self, listing: Listing, wanted: str | None) -> tuple[int, Headers, bytes]:
         """Status, headers, body. A provider that refuses the client's own key is not papered over with our part."""

@@ -9,8 +9,7 @@ from starlette.types import Receive, Scope, Send
 from proxy.core.access import NOBODY, Grant, check_passthrough
 from proxy.core.call import Headers, header_map
 from proxy.core.passage import PREFIX, Passage, read_passage, returned_headers
-from proxy.core.status import result_of
-from proxy.endpoints.answer import Answer
+from proxy.endpoints.answer import Answer, Called, Desk
 from proxy.endpoints.client import Attendance
 from proxy.endpoints.intake import ClientLeftError, Door, late_body
 from proxy.errors import (
@@ -23,8 +22,7 @@ from proxy.errors import (
     UpstreamReset,
     UpstreamStall,
 )
-from proxy.ids import Ids
-from proxy.interfaces import Clock, Meter, Provider, Reply
+from proxy.interfaces import Provider, Reply
 
 
 class Upload:
@@ -73,18 +71,14 @@ class Passthrough:
 
     endpoint = "passthrough"
 
-    def __init__(
-        self, provider: Provider, door: Door, forward: tuple[bytes, ...], *, ids: Ids, meter: Meter, clock: Clock
-    ) -> None:
+    def __init__(self, provider: Provider, door: Door, forward: tuple[bytes, ...], desk: Desk) -> None:
         self._provider = provider
         self._door = door
         self._forward = forward
-        self._ids = ids
-        self._meter = meter
-        self._clock = clock
+        self._desk = desk
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with Answer(self.endpoint, send, self._ids, self._meter, self._clock) as answer:
+        async with Answer(self.endpoint, send, self._desk) as answer:
             headers = header_map(scope["headers"])
             grant = self._door.enter(headers)
             passage = self._passage(scope, headers, grant)
@@ -101,7 +95,7 @@ class Passthrough:
     def _passage(self, scope: Scope, headers: Headers, grant: Grant) -> Passage:
         """Raises NoWebSocket, NotFound, InvalidRequest or Forbidden."""
         if headers.get(b"upgrade", b"").lower() == b"websocket":
-            raise NoWebSocket("WebSockets are not passed through; use HTTP.")
+            raise NoWebSocket("WebSockets are not passed through; connect to the provider itself.")
         raw_path: bytes = scope["raw_path"]
         if not raw_path.startswith(PREFIX + b"/"):
             raise NotFound("There is no such path here. An SDK's base_url ends in /v1.")
@@ -110,23 +104,21 @@ class Passthrough:
         return read_passage(scope["method"], raw_path, scope["query_string"], headers, self._forward)
 
     async def _pass(self, passage: Passage, upload: Upload, answer: Answer) -> None:
-        result = "abandoned"
-        try:
-            reply = await self._provider.relay(passage, upload if passage.has_body else None)
+        with self._desk.calling(self._provider.name) as called:
             try:
-                result = await self._return(reply, upload, answer)
+                reply = await self._provider.relay(passage, upload if passage.has_body else None)
+            except UpstreamError:
+                if upload.failure is not None:  # the provider's connection was given up since the client's was
+                    raise upload.failure from None
+                raise
+            try:
+                await self._return(reply, upload, answer, called)
             finally:
                 reply.close()
-        except UpstreamError as error:
-            if upload.failure is not None:  # the provider's connection was given up since the client's was
-                raise upload.failure from None
-            result = error.code or result
-            raise
-        finally:
-            self._meter.upstream(self._provider.name, result)
 
-    async def _return(self, reply: Reply, upload: Upload, answer: Answer) -> str:
-        """Pass the answer on; how it ended, as a label. Raises UpstreamError before anything was sent."""
+    async def _return(self, reply: Reply, upload: Upload, answer: Answer, called: Called) -> None:
+        """Pass the answer on. Raises UpstreamError before anything was sent."""
+        called.status = reply.status
         headers = returned_headers(reply.headers)
         scrubbed = self._provider.owns_key and reply.status >= 400
         if scrubbed:
@@ -137,8 +129,7 @@ class Passthrough:
             headers = tuple(header for header in headers if header[0] != b"content-length")
         if not upload.over.is_set():  # the client may still send what nobody waits for
             headers += ((b"connection", b"close"),)
-        error = await answer.pass_on(reply.status, headers, self._pieces(reply, scrubbed=scrubbed))
-        return result_of(reply.status) if error is None else error.code or "failed"
+        called.error = await answer.pass_on(reply.status, headers, self._pieces(reply, scrubbed=scrubbed))
 
     async def _pieces(self, reply: Reply, *, scrubbed: bool) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises UpstreamError."""
@@ -149,7 +140,7 @@ class Passthrough:
                 async with asyncio.timeout(silence):
                     piece = await reply.read()
             except TimeoutError:
-                raise UpstreamStall("The provider fell silent in the middle of its answer.") from None
+                raise UpstreamStall(f"The provider was silent for {silence:g} seconds in its answer.") from None
             if not piece:
                 return
             yield self._provider.scrub(piece) if scrubbed else piece

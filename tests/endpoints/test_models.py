@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from proxy.app import SystemClock
+from proxy.complaints import Complaints
+from proxy.endpoints.answer import Desk
 from proxy.endpoints.models import Models
 from proxy.errors import PenstockError, UpstreamConnectError
 from proxy.ids import Ids
@@ -73,7 +77,9 @@ class Rig:
     def __init__(self, said: Listing | PenstockError | None = None, *, named: Iterable[str] = ()) -> None:
         self.provider = FakeProvider(said)
         self.meter = FakeMeter()
-        self._models = Models(named, self.provider, a_door(), ids=Ids(), meter=self.meter)
+        self._models = Models(
+            named, self.provider, a_door(), Desk(Ids(), self.meter, SystemClock(), Complaints(time.monotonic))
+        )
         self.hangs_up = asyncio.Event()
         self.sent: list[dict[str, Any]] = []
 
@@ -125,7 +131,7 @@ async def test_a_model_that_is_not_there_is_404_in_openais_shape() -> None:
     rig = Rig(Listed())
     status, said = await rig.get("nope")
     assert (status, said["error"]["type"], said["error"]["param"]) == (404, "invalid_request_error", "model")
-    assert rig.meter.seen == [("models", "bypass", 404)]
+    assert rig.meter.seen == [("models", "refused", 404)]
 
 
 @pytest.mark.parametrize("odd", [{}, {"object": "model"}, {"id": None}, {"id": ["a"]}, {"id": 5}])
@@ -182,7 +188,7 @@ async def test_a_client_that_leaves_ends_the_call_and_gets_nothing() -> None:
     with pytest.raises(IndexError):  # nothing was sent
         await asking
     assert rig.provider.given_up
-    assert rig.meter.seen == [("models", "bypass", 499)]
+    assert rig.meter.seen == [("models", "left", 499)]
 
 
 async def test_a_providers_refusal_keeps_its_kind_and_the_headers_that_sdks_obey() -> None:
@@ -206,7 +212,7 @@ async def test_a_failure_of_ours_is_no_client_that_left() -> None:
     rig = Rig(Listed(models=[{"id": "odd", "object": object()}]))
     with pytest.raises(TypeError):
         await rig.get()
-    assert rig.meter.seen == [("models", "bypass", 500)]
+    assert rig.meter.seen == [("models", "refused", 500)]
 
 
 async def test_a_list_with_a_slash_at_its_end_is_no_model() -> None:
