@@ -9,9 +9,11 @@ The way of a request, and where to read it:
     recorder.py  drives a provider's answer into a recording
     upstream.py  the providers over HTTP (transport.py is the engine under httpx)
     store/       finished recordings: memory in front of disk
-    meter.py     every metric, in one place
-    settings.py  what may be configured      errors.py  what may go wrong      interfaces.py  the edges' shapes
-    app.py       puts it all together        server.py  listens                 cli.py         the commands
+    meter.py     every metric, in one place                                     complaints.py  what the log is told
+    settings.py  what may be configured (reading.py: from a file)
+    errors.py    what may go wrong           interfaces.py  the edges' shapes
+    app.py       puts it all together        cli.py     the commands
+    server.py    listens; wire.py is HTTP as clients speak it, connection.py what the system knows of one
     simulator/   a provider that needs no network                               demo/          shows the main job
 """
 

@@ -80,8 +80,9 @@ class PurgeWatch:
     async def follow(self) -> None:
         while True:
             await asyncio.sleep(EPOCH_POLL)
-            if self._epoch.changed():
-                self.current = self._epoch.read()
+            # In a thread: a disk that hangs must not hold up those who need nothing of it.
+            if await asyncio.to_thread(self._epoch.changed):
+                self.current = await asyncio.to_thread(self._epoch.read)
                 self._store.forget()
 
 
@@ -105,7 +106,7 @@ class Application:
     async def drain(self) -> None:
         """Let what is open finish; after the time that the settings allow, end the rest with an error event."""
         if not await self.gate.drain(self.drain_seconds):
-            logger.warning("%d answers were still open after the drain; they end with an error", len(self.flights))
+            logger.warning("%d answers were still open after the drain; they end with an error", self.gate.open)
             await self.flights.close()
             await self.gate.drain(1.0)
 

@@ -4,10 +4,11 @@ import logging
 import math
 from collections.abc import Callable
 
-from proxy.errors import Overloaded, UpstreamError
+from proxy.errors import Overloaded, UpstreamError, UpstreamFailed
 
 QUIET = 10.0  # seconds between two lines of one kind
 KINDS = 1000  # that are told apart
+LONGEST = 500  # characters of a line
 
 logger = logging.getLogger("penstock")
 
@@ -24,8 +25,9 @@ class Complaints:
         """A call to a provider failed, in whatever way."""
         detail = f" ({error.detail})" if error.detail else ""
         about = f", model {model}" if model else ""
-        words = f"provider {provider}{about}: {error.code}: {error.message}{detail}"
-        self._say((provider, error.code or "", error.message), words)
+        # A provider's own words may quote what it was asked.
+        said = "it reported an error" if isinstance(error, UpstreamFailed) else error.message
+        self._say((provider, error.code or "", said), f"provider {provider}{about}: {error.code}: {said}{detail}")
 
     def answered(self, provider: str, status: int, *, model: str = "") -> None:
         """A provider answered that it could not."""
@@ -47,4 +49,5 @@ class Complaints:
             self._kept_back.clear()
         self._last[kind] = now
         more = self._kept_back.pop(kind, 0)
-        logger.warning("%s%s", words, f" ({more} more since the last line)" if more else "")
+        line = "".join(each if each.isprintable() else " " for each in words[:LONGEST])
+        logger.warning("%s%s", line, f" ({more} more since the last line)" if more else "")

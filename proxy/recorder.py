@@ -14,7 +14,7 @@ import msgspec
 
 from proxy.core.call import Call
 from proxy.core.progress import ChatProgress
-from proxy.core.recording import Broken, Clean, Ending, Head, Recording, passed_headers
+from proxy.core.recording import Broken, Clean, Ending, Head, Recording, is_sendable, passed_headers
 from proxy.core.sse import Decoder, Event
 from proxy.errors import (
     PenstockError,
@@ -257,6 +257,8 @@ def head_of(reply: Reply, provider: Provider) -> Head:
     media = content_type.partition(";")[0].strip().lower()
     if status == 200 and media != "text/event-stream" and not media.endswith(("/json", "+json")):
         raise UpstreamBadContentType(f"The provider answered with {media!r} instead of JSON or a stream of events.")
+    if not is_sendable(content_type):
+        raise UpstreamBadContentType("The provider's content type holds what no header may.")
     streamed = status == 200 and media == "text/event-stream"
     return Head(
         status=status,

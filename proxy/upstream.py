@@ -228,7 +228,15 @@ async def _within(seconds: float, work: Awaitable[T]) -> T:
 
 
 def _text(headers: Account) -> list[Header]:
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    return [(name.decode("latin-1"), _as_sent(value)) for name, value in headers]
+
+
+def _as_sent(value: bytes) -> str:
+    """What aiohttp makes these bytes of again, if they are UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _listed(body: bytes) -> list[dict[str, Any]]:

@@ -11,57 +11,15 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from proxy.connection import LINGER, Corked, is_gone, untaken
 from proxy.errors import HeadersTooLarge, InvalidRequest, Overloaded, PenstockError, RequestTimeout
 
 ONLY_ONE = frozenset({b"authorization", b"host"})  # of two, others may heed the one that Penstock does not
 FRAMING = frozenset({b"content-length", b"transfer-encoding"})  # where a request's body ends
 PIPELINED = 16  # requests that may wait for their turn on one connection
-LINGER = 2  # seconds in which what a refused client still sends is let fall; a reset would take our answer from it
-
-
-class Corked:
-    """A transport that sends an answer's head together with the first piece of its body: one system call, not two.
-
-    uvicorn writes the head as soon as it knows it. What is held goes out when anything else is written, and at the
-    latest when the loop has run what is ready now. Nothing is written once the transport closes: uvloop would raise.
-    """
-
-    __slots__ = ("_held", "_loop", "_transport", "lingers")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._held = b""
-        self.lingers: Callable[[], bool] = lambda: False  # does the client still send? Then a reset would await it
-
-    def write(self, data: bytes) -> None:
-        if self._transport.is_closing():
-            self._held = b""
-        elif self._held:
-            held, self._held = self._held, b""
-            self._transport.writelines((held, data))
-        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
-            self._held = data
-            self._loop.call_soon(self._flush)
-        else:
-            self._transport.write(data)
-
-    def _flush(self) -> None:
-        if self._held:
-            self.write(b"")
-
-    def close(self) -> None:
-        self._flush()
-        if self._transport.is_closing():
-            return
-        if self.lingers():
-            self._transport.write_eof()
-            self._loop.call_later(LINGER, self._transport.close)
-        else:
-            self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+SEPARATORS = 4  # bytes around a header: a colon, a blank, a line end
+WATCH = 1.0  # seconds between two looks at a client that is not read from
+WHEN_LOST = "penstock.when_lost"  # an extension of the scope: {"call": a function that takes a callback}
 
 
 Header = tuple[bytes, bytes]
@@ -97,8 +55,9 @@ class Protocol(HttpToolsProtocol):
 
     _running: RequestResponseCycle | None = None  # the one that is being answered; `cycle` is the newest
     _in_head = False
-    _head_size = 0  # of the headers that are complete
-    _unfinished = 0  # bytes that came since the head began, its first piece not counted
+    _head_size = 0  # of the headers and trailers that are complete
+    _heard = False  # something whole came with these bytes: a head, a piece of a body, an end
+    _unfinished = 0  # bytes that came since then
     _refusal: PenstockError | None = None  # why the parser was stopped, if it was not by the parser itself
     _refused = False
     _fed = b""  # what the parser is at
@@ -106,24 +65,28 @@ class Protocol(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None  # for a head to be complete
     _stuck: asyncio.TimerHandle | None = None  # looks whether the client has taken anything since
     _unsent = 0  # bytes that waited for the client at the last look
+    _watch: asyncio.TimerHandle | None = None  # looks whether a client is there that is not read from
+    _when_lost: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.connections.add(self)
         corked = Corked(transport, self.loop)
-        corked.lingers = self._lingers
+        corked.lingers, corked.closing = self._lingers, self.closing
         self.transport = cast("asyncio.Transport", corked)
         self.flow = FlowControl(transport)
         self.scheme = "http"
         if len(self.connections) > self._bounds.connections:
             self._refuse(Overloaded("As many connections are open as may be (server.max_connections)."))
         else:
-            self._await_head()
+            self._await_head(self._bounds.head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """uvicorn tells only the newest request, which may be one that waits behind the one that is answered."""
-        for timer in (self._deadline, self._stuck):
+        for timer in (self._deadline, self._stuck, self._watch):
             if timer is not None:
                 timer.cancel()
+        if self._when_lost is not None:
+            self._when_lost()
         for cycle in (self._running, *[waiting for waiting, _ in self.pipeline]):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
@@ -132,18 +95,25 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self._deaf():
             return
-        head = self.headers if self._in_head else None
-        self._fed = data
+        self._heard = False
+        began, self._fed = self._in_head, data
         super().data_received(data)
         self._fed = b""
-        if head is not None and self._in_head and self.headers is head and not self._refused:
-            self._unfinished += len(data)  # of a header without an end, `on_header` does not hear
-            if self._unfinished > self._bounds.head:
-                self._refuse(self._too_large())
-        if self._deadline is None and not self._refused and (self._in_head or self._is_idle()):
-            self._await_head()
+        if self._deaf():
+            return
+        # Of a header or a trailer without an end, `on_header` does not hear. The first piece of a head is not counted.
+        self._unfinished = 0 if self._heard or (self._in_head and not began) else self._unfinished + len(data)
+        if self._unfinished > self._bounds.head:
+            self._refuse(self._too_large())
+        elif self._deadline is None and self._in_head:
+            self._await_head(self._bounds.head_timeout)
+        elif self._deadline is None and self._is_idle():  # what came was nothing; uvicorn waits no longer
+            self._await_head(self.timeout_keep_alive)
+
+    def _deaf(self) -> bool:
+        return self._refused
 
     def _lingers(self) -> bool:
         """Is there something of a request that nobody will read? It is let fall, so that our answer arrives."""
@@ -156,8 +126,8 @@ class Protocol(HttpToolsProtocol):
     def _is_idle(self) -> bool:
         return self._running is None or self._running.response_complete
 
-    def _await_head(self) -> None:
-        self._deadline = self.loop.call_later(self._bounds.head_timeout, self._late)
+    def _await_head(self, seconds: float) -> None:
+        self._deadline = self.loop.call_later(seconds, self._late)
 
     def _late(self) -> None:
         """No whole head in time. Who has sent nothing of one is not waiting for an answer."""
@@ -187,22 +157,41 @@ class Protocol(HttpToolsProtocol):
             self._stuck.cancel()
             self._stuck = None
 
+    def closing(self) -> None:
+        """The connection ends once the client has taken what waits for it."""
+        if self._stuck is None and self.transport.get_write_buffer_size():
+            self._look_again()
+
     def _look_again(self) -> None:
-        self._unsent = self.transport.get_write_buffer_size()
+        self._unsent = untaken(self.transport)
         self._stuck = self.loop.call_later(self._bounds.send_timeout, self._look)
 
     def _look(self) -> None:
         """A slow client is waited for, one that takes nothing is not: what it was sent is held all the while."""
-        if self.transport.get_write_buffer_size() < self._unsent:
+        if untaken(self.transport) < self._unsent:
             self._look_again()
         else:
             self.transport.abort()
+
+    def _watch_client(self) -> None:
+        """uvicorn does not read on while much of a body waits, and so does not see the client leave."""
+        self._watch = None
+        if not self.flow.read_paused or self.transport.is_closing():
+            return
+        if is_gone(self.transport):
+            self.transport.abort()
+            return
+        self._watch = self.loop.call_later(WATCH, self._watch_client)
+
+    def when_lost(self, callback: Callable[[], None]) -> None:
+        """Call it once when the client has gone, be it while nobody receives."""
+        self._when_lost = callback
 
     def on_message_begin(self) -> None:
         if self._priming:
             return
         self._in_head = True
-        self._head_size = self._unfinished = 0
+        self._head_size = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -212,8 +201,11 @@ class Protocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            return  # a trailer; uvicorn would take it for a header of the request that is being answered
+        if not self._in_head:  # a trailer; uvicorn would take it for a header of the request that is being answered
+            self._head_size += len(name) + len(value) + SEPARATORS
+            if self._head_size > self._bounds.head:
+                self._stop(self._too_large())
+            return
         name, value = name.lower(), value.rstrip(b" \t")  # which is none of it (RFC 9110, 5.5); the parser leaves it
         self._head_size += len(name) + len(value)
         if len(self.headers) >= self._bounds.headers or self._head_size > self._bounds.head:
@@ -230,17 +222,25 @@ class Protocol(HttpToolsProtocol):
         if self._head_size > self._bounds.head:  # a URL alone, before the first header
             self._stop(self._too_large())
         self._in_head = False
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._heard = True
+        self._cancel_deadline()
         super().on_headers_complete()
+        self.scope["extensions"] = {WHEN_LOST: {"call": self.when_lost}}
         if len(self.pipeline) > PIPELINED:
             self._stop(InvalidRequest("Too many requests wait on this connection."))
         if self.pipeline:
             self.flow.resume_reading()  # uvicorn pauses here, and whoever pauses does not see the client leave
 
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
     def on_body(self, body: bytes) -> None:
+        self._heard = True
         super().on_body(body)
+        if self.flow.read_paused and self._watch is None:
+            self._watch = self.loop.call_later(WATCH, self._watch_client)
         if self.flow.read_paused and self.cycle is not self._running:
             self._stop(InvalidRequest("A request with a large body waits on this connection."))
 
@@ -249,11 +249,13 @@ class Protocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:
+        self._heard = True
         if not self._priming and not (self.parser.should_upgrade() and self._framing()):
             super().on_message_complete()
 
     def _framing(self) -> list[Header]:
-        return [header for header in self.headers if header[0] in FRAMING]
+        """The headers that say where a body ends; none where there is no body."""
+        return [(name, value) for name, value in self.headers if name in FRAMING and value.strip(b"0")]
 
     def _unsupported_upgrade_warning(self) -> None:
         """Another protocol was offered (Java's client always offers one), which a server may ignore.
@@ -270,6 +272,7 @@ class Protocol(HttpToolsProtocol):
             self.parser.feed_data(b"".join([b"POST / HTTP/1.1\r\n", *lines, b"\r\n"]))
             self._priming = False
         if rest:
+            self._fed = rest  # there may be another one in it
             super().data_received(rest)
 
     def _stop(self, error: PenstockError) -> None:
@@ -282,7 +285,10 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, error: PenstockError) -> None:
         """Hear no more from this client. What it asked before is answered first, and is then the last answer."""
+        if self._refused:
+            return
         self._refused = True
+        self._cancel_deadline()
         self.flow.resume_reading()  # to see it leave
         running = self._running
         if running is None or running.response_complete:

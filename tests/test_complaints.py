@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from proxy.complaints import KINDS, QUIET, Complaints
-from proxy.errors import Overloaded, UpstreamBadContentType, UpstreamConnectError
+from proxy.errors import Overloaded, UpstreamBadContentType, UpstreamConnectError, UpstreamFailed
 
 
 class Watch:
@@ -71,3 +71,12 @@ def test_what_a_provider_can_think_of_is_not_remembered_for_ever(complaints: Com
     for number in range(3 * KINDS):
         complaints.failed("sim", UpstreamBadContentType(f"It answered with text/x-{number}."))
     assert len(complaints._last) <= KINDS
+
+
+def test_a_providers_own_words_are_not_repeated_and_no_line_is_made_two(
+    complaints: Complaints, caplog: pytest.LogCaptureFixture
+) -> None:
+    complaints.failed("sim", UpstreamFailed({"message": "you said: my secret"}))
+    complaints.failed("sim", UpstreamBadContentType("one\n2026-01-01 ERROR forged\x1b[31m " + "x" * 5000))
+    assert "secret" not in caplog.text
+    assert all(line.isprintable() and len(line) < 600 for line in caplog.messages)

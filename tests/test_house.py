@@ -47,7 +47,8 @@ pipeline   | any  | pricing basis settings edges recorder                    | m
 endpoints  | any  | basis settings ids complaints pipeline                    | msgspec starlette
 app        | any  | pricing basis settings edges transport recorder pipeline endpoints | msgspec starlette
 server     | any  | wire                                                     | starlette uvicorn
-wire       | any  | errors                                                   | uvicorn httptools
+wire       | any  | errors connection                                        | uvicorn httptools
+connection | any  |                                                          |
 simulator  | any  |                                                          | msgspec starlette
 demo       | any  | pricing errors simulator                                 | msgspec httpx rich
 cli        | any  | pricing basis settings reading store app listening demo simulator | click rich uvloop
@@ -56,7 +57,7 @@ proxy      | pure |                                                          | i
 """
 GROUPS = {
     "basis": {"core", "errors", "interfaces", "proxy"},  # `proxy` itself says no more than its version
-    "listening": {"server", "wire"},
+    "listening": {"server", "wire", "connection"},
     "edges": {"store", "flights", "upstream", "limiter", "ledger", "meter", "ids", "complaints"},
 }
 PURE = """
@@ -79,6 +80,7 @@ COVERED_BY = {
     "proxy/endpoints/operations.py": "tests/endpoints/test_gate.py",
     "proxy/reading.py": "tests/test_settings.py",
     "proxy/wire.py": "tests/test_server.py",
+    "proxy/connection.py": "tests/test_server.py",
     "proxy/core/load.py": "tests/test_overload.py",
     "proxy/endpoints/passthrough.py": "tests/test_passthrough.py",
     "proxy/interfaces.py": "tests/test_house.py",  # protocols: mypy holds them

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -289,6 +290,113 @@ def test_a_refused_connection_is_tried_once_more_with_the_whole_body(make_proxy:
     tried = proxy.refuse_connections(1)
     answer = proxy.http.post(MIRROR + "/x", content=iter([b"one", b"two"]))
     assert (answer.json()["length"], len(tried)) == (6, 2)
+
+
+def stall_upload(proxy: Proxy) -> socket.socket:
+    """A request of which more is sent than fits anywhere on its way."""
+    connection = begin(proxy, "Content-Length: 90000000")
+    connection.settimeout(0.2)
+    with suppress(TimeoutError):
+        while True:
+            connection.sendall(b"a" * 100_000)
+    return connection
+
+
+class Deaf(Piecemeal):
+    """Takes the connection and reads nothing, until it is told to."""
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection:
+            self.may_answer.wait(DEADLINE)
+        self.closed.set()
+
+
+@pytest.fixture
+def deaf() -> Iterator[Deaf]:
+    one = Deaf()
+    yield one
+    one.may_answer.set()
+    one.stop()
+
+
+def test_a_client_that_leaves_while_the_provider_takes_nothing_is_seen_to(deaf: Deaf, make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(deaf.base_url)
+    connection = stall_upload(proxy)
+    assert proxy.metrics()["penstock_readers"] == 1
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+    eventually(lambda: proxy.metrics().get(LEFT))
+    assert proxy.metrics()["penstock_readers"] == 0
+
+
+def test_a_provider_that_takes_nothing_is_given_up(deaf: Deaf, make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(deaf.base_url, provider={"idle_timeout": 0.5})
+    with stall_upload(proxy) as connection:
+        connection.settimeout(DEADLINE)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 504 ")
+    proxy.becomes_quiet()
+
+
+def test_a_client_that_leaves_its_upload_after_an_early_answer_began_is_seen_to(
+    make_proxy: MakeProxy, scripted: Scripted
+) -> None:
+    class Early(Piecemeal):
+        def _answer(self, connection: socket.socket) -> None:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nbegun")
+
+    provider = Early()
+    proxy = make_proxy(provider.base_url)
+    with begin(proxy, "Content-Length: 6", b"one") as connection:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert provider.closed.wait(DEADLINE)
+    provider.stop()
+    eventually(lambda: proxy.metrics()["penstock_readers"] == 0)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"999 Odd\r\n", b"200 OK\r\nContent-Type: a\x01b\r\n", b"304 Not Modified\r\nContent-Length: 5\r\n"]
+)
+def test_an_odd_answer_is_told_or_passed_on_and_never_our_fault(
+    answer: bytes, make_proxy: MakeProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(Piecemeal):
+        def _answer(self, connection: socket.socket) -> None:
+            eventually(lambda: b"\r\n\r\n" in self.received)
+            end = b"\r\n" if answer.startswith(b"304") else b"Content-Length: 2\r\n\r\nhi"
+            connection.sendall(b"HTTP/1.1 " + answer + end)
+
+    provider = Odd()
+    proxy = make_proxy(provider.base_url)
+    status = proxy.http.get("/v1/odd").status_code
+    assert status in (200, 304, 502)
+    assert "Traceback" not in caplog.text
+    proxy._connector._close()
+    provider.stop()
+
+
+@pytest.mark.parametrize("method", ["CONNECT", "TRACE"])
+def test_what_would_reach_or_tell_more_than_a_path_is_refused(method: str, make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(key="sk-operator", **keys("files"))
+    head = "Host: localhost\r\nAuthorization: Bearer sk-team\r\nConnection: close\r\n\r\n"
+    status, _, _ = raw_request(proxy.url, f"{method} /v1/files/x HTTP/1.1\r\n{head}".encode())
+    assert status in (400, 404, 405)
+
+
+def test_a_header_in_utf8_arrives_as_it_was(proxy: Proxy) -> None:
+    name = 'form-data; filename="Grüße.txt"'.encode()
+    request = b"GET /v1/mirror/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Disposition: " + name
+    seen = mirrored(proxy, request + b"\r\n\r\n")
+    assert dict(seen["headers"])["content-disposition"].encode("latin-1") == name
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/v1/files", "/v1/chat/completions/"])
+def test_after_a_refusal_that_left_the_body_unread_the_connection_ends(path: str, make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(key="sk-operator")
+    with begin(proxy, "Content-Length: 4\r\nExpect: 100-continue", path=path) as connection:
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert b"connection: close" in answer.lower()
 
 
 # Who may pass.

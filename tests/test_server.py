@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
+from proxy.connection import Corked
 from proxy.errors import PenstockError
 from proxy.server import Server
-from proxy.wire import PIPELINED, Bounds, Corked
+from proxy.wire import PIPELINED, Bounds
 
 HEADERS, HEAD_BYTES = Bounds().headers, Bounds().head
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
@@ -529,3 +530,68 @@ async def test_what_no_endpoint_sees_is_told_to_whoever_counts() -> None:
         writer.write(b"nonsense\r\n\r\n")
         await reader.read()
         assert (made.refused, made.server.connections) == ([400], 1)
+
+
+ENDLESS = {
+    "a trailer": b"0\r\nx: " + b"a" * 300_000,
+    "a trailer's name": b"0\r\n" + b"a" * 300_000,
+    "trailers": b"0\r\n" + b"x: a\r\n" * 50_000,
+    "a chunk's extension": b"1;" + b"a" * 300_000,
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+async def test_what_follows_a_body_has_a_bound(what: str) -> None:
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n"
+    async with running(read_all) as made, connected(made) as (reader, writer):
+        writer.write(head)
+        with suppress(ConnectionError):
+            for start in range(0, len(ENDLESS[what]), 10_000):
+                writer.write(ENDLESS[what][start : start + 10_000])
+                await writer.drain()
+                await asyncio.sleep(0.001)
+        assert (await reader.read()).startswith(b"HTTP/1.1 431 ")
+
+
+H2C = b"connection: upgrade\r\nupgrade: h2c\r\n"
+
+
+async def test_offers_of_another_protocol_that_are_pipelined_stay_apart() -> None:
+    """What a header of the one says is never taken for the other."""
+    seen: list[str] = []
+
+    async def note(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["path"])
+        await app(scope, receive, send)
+
+    for filling in (*range(0, 40, 3), *range(60, 120, 5)):
+        seen.clear()
+        first = b"GET /first HTTP/1.1\r\nhost: x\r\n" + H2C + b"\r\n"
+        hidden = b"x: " + b"a" * filling + b"GET /hidden HTTP/1.1\r\nhost: x\r\n"
+        second = b"GET /second HTTP/1.1\r\nhost: x\r\n" + H2C + hidden.replace(b"\r\nhost", b"\r\nshost") + b"\r\n"
+        async with running(note) as made, connected(made) as (reader, writer):
+            writer.write(first + second + b"GET /third HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            await reader.read()
+        assert seen == ["/first", "/second", "/third"]
+
+
+async def test_an_offer_with_a_body_of_no_length_is_answered() -> None:
+    request = b"POST / HTTP/1.1\r\nhost: x\r\n" + H2C + b"content-length: 0\r\n\r\n"
+    async with running(read_all) as made, connected(made) as (reader, writer):
+        writer.write(request)
+        assert (await reader.readuntil(b"hi")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_client_that_is_not_read_from_is_seen_to_leave() -> None:
+    lost = asyncio.Event()
+
+    async def stuck(scope: Scope, receive: Receive, _: Send) -> None:
+        scope["extensions"]["penstock.when_lost"]["call"](lost.set)
+        await receive()
+        await asyncio.wait_for(lost.wait(), 10)
+
+    async with running(stuck) as made, connected(made) as (_, writer):
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n" + b"a" * 1_000_000)
+        await asyncio.sleep(0.1)
+        writer.transport.abort()
+        await asyncio.wait_for(lost.wait(), 10)

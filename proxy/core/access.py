@@ -13,8 +13,8 @@ from proxy.errors import Forbidden, InvalidRequest, Unauthorized
 Headers = Mapping[bytes, bytes]
 
 # In raw paths these mean something else to some servers than to others: `files/../batches` may be either.
-_AMBIGUOUS = (b"\\", b"%2e", b"%2f", b"%5c")
-_EMPTY = frozenset({b"", b".", b".."})
+_AMBIGUOUS = (b"\\", b"%2e", b"%2f", b"%5c", b"%25", b"%00", b"%c0", b"%c1", b"%u")
+_EMPTY = frozenset({b"", b"."})
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -58,7 +58,8 @@ def check_passthrough(path: bytes, grant: Grant) -> None:
     """
     segments = path.split(b"/")
     lowered = path.lower()
-    if not _EMPTY.isdisjoint(segments) or any(mark in lowered for mark in _AMBIGUOUS):
+    dots = not _EMPTY.isdisjoint(segments) or any(segment.startswith(b"..") for segment in segments)
+    if dots or any(mark in lowered for mark in _AMBIGUOUS):
         raise InvalidRequest("The path may hold no empty or dot segments, no backslash, and none of them encoded.")
     if segments[0] not in grant.passthrough:
         named = segments[0].decode("latin-1")

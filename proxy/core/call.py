@@ -110,6 +110,11 @@ def read_call(
     )
 
 
+def announces_body(headers: Headers) -> bool:
+    """Does a request with these headers have a body, of whatever length?"""
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip(b"0") != b""
+
+
 def with_members(raw: bytes, changed: Mapping[str, Any]) -> bytes:
     """A JSON object with these members; every other value stays to the byte."""
     members = _members.decode(raw)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from proxy.core.call import ACCOUNT, CREDENTIALS, Headers, chosen
-from proxy.core.recording import passed_headers
+from proxy.core.call import ACCOUNT, CREDENTIALS, Headers, announces_body, chosen
+from proxy.core.recording import is_sendable, passed_headers
+from proxy.errors import InvalidRequest
 
 Pairs = tuple[tuple[bytes, bytes], ...]
 
@@ -35,20 +36,22 @@ class Passage(msgspec.Struct, frozen=True):
 
 
 def read_passage(method: str, raw_path: bytes, query: bytes, headers: Headers, forward: Iterable[bytes]) -> Passage:
-    """`raw_path` begins with PREFIX; `forward` are the headers that every provider sees."""
+    """`raw_path` begins with PREFIX; `forward` are the headers that every provider sees. Raises InvalidRequest."""
     target = raw_path.removeprefix(PREFIX) + (b"?" + query if query else b"")
-    length = headers.get(b"content-length", b"0")
+    if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        raise InvalidRequest("A body may come in chunks, and in no other `Transfer-Encoding`.")
     return Passage(
         method=method,
         target=target.decode("latin-1"),
         headers=chosen(headers, (*_SENT, *forward)),
         credentials=chosen(headers, CREDENTIALS),
         account=chosen(headers, ACCOUNT),
-        has_body=b"transfer-encoding" in headers or length.strip(b"0") != b"",
+        has_body=announces_body(headers),
     )
 
 
 def returned_headers(headers: Mapping[str, str]) -> Pairs:
     """Of a provider's headers (lower-case) those that clients see of an answer that is passed through."""
-    listed = tuple((name.encode(), headers[name].encode("latin-1")) for name in _RETURNED if name in headers)
-    return listed + passed_headers(headers)
+    listed = [(name, headers[name]) for name in _RETURNED if name in headers]
+    sent = tuple((name.encode(), value.encode("latin-1")) for name, value in listed if is_sendable(value))
+    return sent + passed_headers(headers)

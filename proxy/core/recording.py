@@ -4,6 +4,7 @@ Rule: append-only. A reader that came late sees what the first one saw, in the s
 the answer can no longer be kept, is what every reader has passed let go; from then on nobody new can be served.
 """
 
+import re
 from array import array
 from collections.abc import Mapping
 from itertools import accumulate
@@ -30,6 +31,7 @@ class Head(msgspec.Struct, frozen=True):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _PASSED = frozenset({"x-request-id", "x-should-retry", "retry-after", "retry-after-ms"})
 _PASSED_PREFIXES = ("openai-", "x-ratelimit-")
 
@@ -39,8 +41,13 @@ def passed_headers(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...
     return tuple(
         (name.encode("latin-1"), value.encode("latin-1"))
         for name, value in headers.items()
-        if (name in _PASSED or name.startswith(_PASSED_PREFIXES)) and value.isprintable()
+        if (name in _PASSED or name.startswith(_PASSED_PREFIXES)) and is_sendable(value)
     )
+
+
+def is_sendable(value: str) -> bool:
+    """May a header say this? Not if it holds what ends a header, or what a server refuses to send."""
+    return _CONTROL.search(value) is None
 
 
 class Clean(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from proxy.core.status import forward_status, hit_status, passed_status, result_
 from proxy.core.view import shown, template_of
 from proxy.endpoints.client import PIECE, Header, send_error, send_whole
 from proxy.endpoints.intake import ClientLeftError
-from proxy.errors import Overloaded, PenstockError, UpstreamError
+from proxy.errors import Overloaded, PenstockError, ShuttingDown, UpstreamError
 from proxy.ids import Ids
 from proxy.interfaces import Clock, Meter
 from proxy.pipeline import Hit, Live
@@ -78,6 +78,7 @@ class Answer:
         self._ids = desk.ids
         self.id = desk.ids.request()
         self.outcome = "refused"
+        self.unread: Callable[[], bool] = lambda: True  # is there something of the request's body yet to come?
         self._status = 0
         self._known: tuple[Header, ...] = ()  # what an error says too
         self._endpoint = endpoint
@@ -116,7 +117,7 @@ class Answer:
             self.outcome = "refused"
         if isinstance(error, Overloaded):
             self._desk.complaints.overloaded(error)
-        await send_error(self._send, error, [*self._known, *self._ours(None)])
+        await send_error(self._send, error, [*self._known, *self._ours(None)], close=self.unread())
 
     def unanswered(self) -> None:
         """Nothing is stored, and nothing else was wanted."""
@@ -130,6 +131,12 @@ class Answer:
             (b"cache-status", self._forward_status(live, stored=False)),
             *_target(plan.target.provider, plan.target.upstream),
         )
+
+    async def _break_off(self, said: Iterable[Header], tail: bytes, error: PenstockError) -> None:
+        """One error event where a whole one ended, then no clean end."""
+        self.outcome = "broken"
+        if _is_open_stream(said) and tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")):
+            await self._body(b"data: " + error.body() + b"\n\n")
 
     async def whole(self, status: int, headers: Iterable[Header], body: bytes) -> None:
         """What a provider says, put together here."""
@@ -161,10 +168,13 @@ class Answer:
                 await self._body(piece)
                 tail = (tail + piece)[-4:]
         except UpstreamError as error:
-            if _is_open_stream(said) and tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")):
-                await self._body(b"data: " + error.body() + b"\n\n")
-            self.outcome = "broken"
+            await self._break_off(said, tail, error)
             return error
+        except asyncio.CancelledError:  # we shut down, or the client has left; then nothing is sent any more
+            await self._break_off(
+                said, tail, ShuttingDown("Penstock is shutting down and could not finish this answer.")
+            )
+            raise
         await self._body(b"", more=False)
         return None
 
@@ -364,7 +374,8 @@ def pieces_of(template: list[bytes], new_id: bytes) -> Iterator[bytes]:
 def _is_open_stream(headers: Iterable[Header]) -> bool:
     """Events, with no promise of how many bytes: one more may follow."""
     said = dict(headers)
-    return said.get(b"content-type", b"").startswith(b"text/event-stream") and b"content-length" not in said
+    is_stream = said.get(b"content-type", b"").lower().startswith(b"text/event-stream")
+    return is_stream and said.keys().isdisjoint((b"content-length", b"content-encoding"))
 
 
 def _target(provider: str, model: str) -> tuple[Header, Header]:

@@ -19,6 +19,10 @@ _PLAN_WEIGHT = 4  # a parsed body takes so many times the room of its bytes, the
 _PLAN_OVERHEAD = 2048
 
 
+def _read() -> bool:
+    return False
+
+
 _NONE: Mapping[str, str] = {}
 
 # The query as it came, and the deployment that an address in Azure's style names.
@@ -51,6 +55,7 @@ class ChatCompletions:
             headers = header_map(scope["headers"])
             grant = self._door.check(headers)
             raw = await read_body(receive, self._door)
+            answer.unread = _read
             address = scope["query_string"], scope.get("path_params", _NONE).get("deployment")
             await self._answer(self._plan(raw, address, headers, grant), receive, answer)
 

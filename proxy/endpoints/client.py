@@ -14,10 +14,6 @@ Header = tuple[bytes, bytes]
 # A body up to this size goes out in one piece; a larger one waits for the client between pieces.
 PIECE = 256 * 1024
 
-# Errors that are answered before the body was read: on a connection that stayed open, what came of the body would be
-# waited for, and with `Expect: 100-continue`, where it may never come, the next request would be taken for it.
-BEFORE_BODY = frozenset({401, 403, 408, 411, 413, 415, 431, 501, 503})
-
 
 class Attendance:
     """Cancels the task around it when the client hangs up: uvicorn only says so to whoever asks.
@@ -70,13 +66,17 @@ async def send_whole(send: Send, status: int, headers: Iterable[Header], body: b
         await send({"type": "http.response.body", "body": body[start : start + PIECE], "more_body": more})
 
 
-async def send_error(send: Send, error: PenstockError, headers: Iterable[Header] = ()) -> None:
-    """An error in OpenAI's shape."""
+async def send_error(send: Send, error: PenstockError, headers: Iterable[Header] = (), *, close: bool) -> None:
+    """An error in OpenAI's shape.
+
+    `close`: the request's body was not read. On a connection that stays open what comes of it would be waited for, and
+    with `Expect: 100-continue`, where it may never come, the next request would be taken for it.
+    """
     extra = [(b"content-type", b"application/json"), *headers]
     if error.retry is not None:
         extra.append((b"x-should-retry", b"true" if error.retry else b"false"))
     if error.retry_after is not None:
         extra.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
-    if error.status in BEFORE_BODY:
+    if close:
         extra.append((b"connection", b"close"))
     await send_whole(send, error.status, extra, error.body())

@@ -104,4 +104,4 @@ class Gate:
 
 async def _refuse(send: Send) -> None:
     error = ShuttingDown("This proxy is shutting down.", retry_after=1)
-    await send_error(send, error)
+    await send_error(send, error, close=True)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from proxy.core.call import ACCOUNT, CREDENTIALS, header_map
+from proxy.core.call import ACCOUNT, CREDENTIALS, announces_body, header_map
 from proxy.endpoints.answer import Answer, Desk
 from proxy.endpoints.client import Attendance
 from proxy.endpoints.intake import ClientLeftError, Door
@@ -32,6 +32,7 @@ class Models:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with Answer(self.endpoint, send, self._desk) as answer:
             headers = header_map(scope["headers"])
+            answer.unread = lambda: announces_body(headers)
             self._door.enter(headers)
             wanted: str | None = scope["path_params"].get("model")
             if wanted == "":

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Self
 
 from starlette.types import Receive, Scope, Send
 
@@ -13,6 +13,7 @@ from proxy.endpoints.answer import Answer, Called, Desk
 from proxy.endpoints.client import Attendance
 from proxy.endpoints.intake import ClientLeftError, Door, late_body
 from proxy.errors import (
+    MethodNotAllowed,
     NotFound,
     NoWebSocket,
     PenstockError,
@@ -21,22 +22,48 @@ from proxy.errors import (
     UpstreamError,
     UpstreamReset,
     UpstreamStall,
+    late_answer,
 )
 from proxy.interfaces import Provider, Reply
 
+NEVER = frozenset({"CONNECT", "TRACE"})  # one reaches another host, the other tells what the provider was sent
+
 
 class Upload:
-    """A request's body on its way through, piece by piece; `over` is set once there is no more of it.
+    """A request's body on its way through, piece by piece, and the task that sends it.
 
-    `failure`: why it stopped before its end. A client may be silent for `silence` seconds.
+    `over` is set once nobody takes more of it, `whole` if that was its end. The client may be silent for `silence`
+    seconds, and the provider may take as long as `patience` for a piece; after that, or once the client has gone, the
+    task around is cancelled, and raises `failure`.
     """
 
-    def __init__(self, receive: Receive, silence: float) -> None:
+    def __init__(self, receive: Receive, *, silence: float, patience: float) -> None:
         self.over = asyncio.Event()
+        self.whole = False
         self.failure: PenstockError | ClientLeftError | None = None
         self._receive = receive
         self._silence = silence
+        self._patience = patience
         self._begun = False
+        self._task: asyncio.Task[Any] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.current_task()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        task, self._task = self._task, None
+        if self.failure is None or kind is None:
+            return
+        if kind is asyncio.CancelledError and task is not None and task.uncancel() > 0:
+            return  # somebody else's too
+        raise self.failure from None
+
+    def give_up(self, failure: PenstockError | ClientLeftError) -> None:
+        """End the task that sends."""
+        if self.failure is None and self._task is not None:
+            self.failure = failure
+            self._task.cancel()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         if self._begun:  # what has been sent is held by nobody
@@ -45,13 +72,22 @@ class Upload:
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         self._begun = True
-        more = True
-        while more:
-            message = await self._next()
-            more = message.get("more_body", False)
-            if body := message.get("body"):
-                yield body
-        self.over.set()
+        loop = asyncio.get_running_loop()
+        late = late_answer(self._patience)
+        try:
+            more = True
+            while more:
+                message = await self._next()
+                more = message.get("more_body", False)
+                if body := message.get("body"):
+                    stuck = loop.call_later(self._patience, self.give_up, late)
+                    try:
+                        yield body
+                    finally:
+                        stuck.cancel()
+            self.whole = True
+        finally:
+            self.over.set()
 
     async def _next(self) -> dict[str, Any]:
         try:
@@ -82,18 +118,25 @@ class Passthrough:
             headers = header_map(scope["headers"])
             grant = self._door.enter(headers)
             passage = self._passage(scope, headers, grant)
-            upload = Upload(receive, self._door.body_timeout)
+            upload = Upload(receive, silence=self._door.body_timeout, patience=self._provider.idle_timeout)
             if not passage.has_body:
+                upload.whole = True
                 upload.over.set()
+            answer.unread = lambda: not upload.whole
             answer.passed(self._provider.name)
+            when_lost = scope.get("extensions", {}).get("penstock.when_lost")
+            if when_lost is not None:
+                when_lost["call"](lambda: upload.give_up(ClientLeftError()))
             with self._door.load.reading():
-                async with Attendance(receive, after=upload.over) as client:
+                async with upload, Attendance(receive, after=upload.over) as client:
                     await self._pass(passage, upload, answer)
             if client.left:
                 raise ClientLeftError
 
     def _passage(self, scope: Scope, headers: Headers, grant: Grant) -> Passage:
-        """Raises NoWebSocket, NotFound, InvalidRequest or Forbidden."""
+        """Raises NoWebSocket, MethodNotAllowed, NotFound, InvalidRequest or Forbidden."""
+        if scope["method"] in NEVER:
+            raise MethodNotAllowed(f"{scope['method']} is not passed through.")
         if headers.get(b"upgrade", b"").lower() == b"websocket":
             raise NoWebSocket("WebSockets are not passed through; connect to the provider itself.")
         raw_path: bytes = scope["raw_path"]
@@ -119,6 +162,8 @@ class Passthrough:
     async def _return(self, reply: Reply, upload: Upload, answer: Answer, called: Called) -> None:
         """Pass the answer on. Raises UpstreamError before anything was sent."""
         called.status = reply.status
+        if not 200 <= reply.status < 600:
+            raise UpstreamBadContentType(f"The provider answered with status {reply.status}, which is none.")
         headers = returned_headers(reply.headers)
         scrubbed = self._provider.owns_key and reply.status >= 400
         if scrubbed:
@@ -126,14 +171,15 @@ class Passthrough:
                 raise UpstreamAuthError(self._provider.name)
             if b"content-encoding" in dict(headers):
                 raise UpstreamBadContentType("The provider's error came in an encoding that was not asked for.")
+        if scrubbed or reply.status in (204, 304):  # another length than that of what is sent
             headers = tuple(header for header in headers if header[0] != b"content-length")
-        if not upload.over.is_set():  # the client may still send what nobody waits for
+        if not upload.whole:  # the client may still send what nobody waits for
             headers += ((b"connection", b"close"),)
         called.error = await answer.pass_on(reply.status, headers, self._pieces(reply, scrubbed=scrubbed))
 
     async def _pieces(self, reply: Reply, *, scrubbed: bool) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises UpstreamError."""
-        streamed = reply.headers.get("content-type", "").startswith("text/event-stream")
+        streamed = reply.headers.get("content-type", "").lower().startswith("text/event-stream")
         silence = self._provider.idle_timeout if streamed else self._provider.total_timeout
         while True:
             try:

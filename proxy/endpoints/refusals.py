@@ -6,6 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from proxy.core.call import announces_body, header_map
 from proxy.errors import MethodNotAllowed, NotFound, PenstockError
 from proxy.ids import Ids
 
@@ -26,16 +27,19 @@ class Refusals:
         """Starlette's own refusals. It names the methods of a 405 in the order of a set."""
         if isinstance(error, HTTPException) and error.status_code == 405:
             methods = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
-            return self._shaped(MethodNotAllowed(f"{request.method} is not allowed here."), allow=methods)
-        return self._shaped(NotFound("There is no such path here. An SDK's base_url ends in /v1."))
+            return self._shaped(request, MethodNotAllowed(f"{request.method} is not allowed here."), allow=methods)
+        told = "There is no such path here. An SDK's base_url ends in /v1; Azure's chat completions are here too."
+        return self._shaped(request, NotFound(told))
 
-    async def _told(self, _: Request, error: Exception) -> Response:
-        return self._shaped(error if isinstance(error, PenstockError) else PenstockError(str(error)))
+    async def _told(self, request: Request, error: Exception) -> Response:
+        return self._shaped(request, error if isinstance(error, PenstockError) else PenstockError(str(error)))
 
-    async def _crash(self, _: Request, __: Exception) -> Response:
-        return self._shaped(PenstockError("Penstock failed; its log says why."))
+    async def _crash(self, request: Request, _: Exception) -> Response:
+        return self._shaped(request, PenstockError("Penstock failed; its log says why."))
 
-    def _shaped(self, error: PenstockError, **headers: str) -> Response:
+    def _shaped(self, request: Request, error: PenstockError, **headers: str) -> Response:
         ours = self._ids.request().decode()
         said = {"x-penstock-request-id": ours, "x-request-id": ours, **headers}
+        if announces_body(header_map(request.scope["headers"])):  # which nobody reads
+            said["connection"] = "close"
         return Response(error.body(), status_code=error.status, headers=said, media_type="application/json")

@@ -71,7 +71,24 @@ def test_what_it_does_not_name_may_not(path: bytes) -> None:
     assert refused(b"files", NOBODY) is Forbidden
 
 
-SEGMENTS = [b"..", b".", b"", b"a\\b", b"%2e%2E", b"%2E", b"a%2fb", b"%2F..", b"%5C", b"%5c.."]
+SEGMENTS = [
+    b"..",
+    b".",
+    b"",
+    b"a\\b",
+    b"%2e%2E",
+    b"%2E",
+    b"a%2fb",
+    b"%2F..",
+    b"%5C",
+    b"%5c..",
+    b"..;",
+    b"%252e%252e",
+    b"..%20",
+    b"%c0%af",
+    b"%u002e",
+    b"x%00",
+]
 
 
 @pytest.mark.parametrize("segment", SEGMENTS)

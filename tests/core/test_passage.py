@@ -4,6 +4,7 @@ import pytest
 
 from proxy.core.call import Headers
 from proxy.core.passage import Passage, read_passage, returned_headers
+from proxy.errors import InvalidRequest
 
 
 def passage(path: bytes = b"/v1/files", query: bytes = b"", headers: Headers | None = None) -> Passage:
@@ -58,6 +59,17 @@ def test_only_listed_headers_go_out() -> None:
 )
 def test_a_body_is_what_is_announced(headers: Headers, has_body: bool) -> None:
     assert passage(headers=headers).has_body is has_body
+
+
+def test_a_body_in_another_framing_is_refused() -> None:
+    with pytest.raises(InvalidRequest):
+        passage(headers={b"transfer-encoding": b"gzip, chunked"})
+    assert passage(headers={b"transfer-encoding": b"Chunked"}).has_body
+
+
+@pytest.mark.parametrize(("value", "sent"), [("a\tb", True), ("Grüße", True), ("a\x01b", False), ("a\x7f", False)])
+def test_what_no_header_may_say_does_not_come_back(value: str, sent: bool) -> None:
+    assert bool(returned_headers({"etag": value})) is sent
 
 
 def test_only_listed_headers_come_back() -> None:
