@@ -21,9 +21,9 @@ serve: install ## run the proxy (ARGS="--upstream URL" or "--config FILE")
 test: install-dev ## run the tests
 	@$(BIN)/pytest -n auto --dist worksteal $(ARGS)
 
-test-provider: install-dev ## try a provider of yours behind Penstock (URL=… MODEL=… KEY_ENV=…); it costs a few calls
+test-provider: install-dev ## try a provider of yours (URL=… MODEL=… KEY_ENV=…): some 15 calls, one prompt of 5,000 tokens
 	@test -n "$(URL)" -a -n "$(MODEL)" || { echo "penstock: which? make test-provider URL=https://…/v1 MODEL=…" >&2; exit 2; }
-	@$(BIN)/pytest tests/provider -n0 -q --provider-url '$(URL)' --provider-model '$(MODEL)' \
+	@$(BIN)/pytest tests/provider -n0 -q -rs --tb=short --no-showlocals --provider-url '$(URL)' --provider-model '$(MODEL)' \
 		$(if $(KEY_ENV),--provider-key-env '$(KEY_ENV)') $(ARGS)
 
 check: install-dev ## lint, format and types
@@ -34,7 +34,7 @@ check: install-dev ## lint, format and types
 bench: install-dev ## measure, each figure against a reference in the same run
 	@$(BIN)/python -m bench $(ARGS)
 
-soak: install-dev ## run under load for long, watching memory, tasks and sockets
+soak: install-dev ## try each fault of the list at full size (ARGS="U2 U7": only these; ARGS=--help lists them)
 	@$(BIN)/python -m bench.soak $(ARGS)
 
 soak-long: install-dev ## half an hour of everything at once; what grows is a leak (ARGS="--minutes 3")

@@ -1,5 +1,6 @@
 """`make soak`: every row, then the table. `python -m bench.soak K1 U4` tries only those. 1 if a row fell short."""
 
+import argparse
 import asyncio
 import resource
 import sys
@@ -65,13 +66,25 @@ def table_of(results: list[Result]) -> Table:
     return table
 
 
-def main(names: list[str]) -> int:
-    """The table; 1 if a row fell short, 2 if there is no such row."""
+def names_of(arguments: list[str]) -> list[str]:
+    """The rows that are wanted, by name. SystemExit: 2 if there is no such row, 0 after the help."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.soak",
+        description="Tries each fault of the list at full size, then shows the table. 1 if a row fell short.",
+        epilog="\n".join(["rows:", *(f"  {row.name:3} {row.tried}" for row in ROWS)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="ROW", help="only these (default: all)")
+    names: list[str] = parser.parse_args(arguments).names
+    if unknown := set(names) - {row.name for row in ROWS}:
+        parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(row.name for row in ROWS)}")
+    return names
+
+
+def main(arguments: list[str]) -> int:
+    """The table; 1 if a row fell short."""
+    names = names_of(arguments)
     console = Console()
-    unknown = set(names) - {row.name for row in ROWS}
-    if unknown:
-        console.print(f"No such row: {', '.join(sorted(unknown))}. There are {', '.join(row.name for row in ROWS)}.")
-        return 2
     # 500 clients and their proxy need more than the 1,024 files that a shell may allow.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

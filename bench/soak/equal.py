@@ -290,7 +290,7 @@ def _arrived(call: Call) -> object:
 async def equal(lab: Lab) -> str:
     """EQ."""
     lab.steps(GOOD + FAILING + PASSED)
-    with lab.proxy(settings=SETTINGS) as proxy:
+    with lab.proxy(settings=SETTINGS, warns=True) as proxy:
         pair = Pair(lab.simulator.port, proxy.port, Requests(SEED, "soak"), partial(_expect, lab))
         tries = [pair.good] * GOOD + [pair.failing] * FAILING + [pair.passed] * PASSED
         await in_groups([_step(lab, one) for one in tries], AT_ONCE)

@@ -126,6 +126,7 @@ async def soak(lab: Lab, minutes: float, console: Console) -> list[Figure]:
         await in_groups([load.step() for _ in range(100)], WORKERS)  # so that what is opened once is open
         await lab.all_quiet(proxy)
         files = proxy.running.open_files()
+        await watch.sample()
         until = time.monotonic() + minutes * 60
         workers = [asyncio.ensure_future(_worker(lab, load, until, number)) for number in range(WORKERS)]
         await _watch(watch, load, until, console)
@@ -248,17 +249,24 @@ def table_of(figures: Sequence[Figure]) -> Table:
     return table
 
 
+def minutes(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError("more than 0 are needed, or nothing is measured")
+    return number
+
+
 def main(arguments: Sequence[str]) -> int:
     """The table; 1 if a figure fell short."""
     parser = argparse.ArgumentParser(prog="python -m bench.soak.long", description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=30.0, help="how long (default: 30)")
-    minutes: float = parser.parse_args(arguments).minutes
+    parser.add_argument("--minutes", type=minutes, default=30.0, help="how long, more than 0 (default: 30)")
+    asked: float = parser.parse_args(arguments).minutes
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     console = Console()
     with started("proxy", "simulator", "--port", "0") as simulator:
         lab = Lab(simulator, steps=lambda _: None, step=lambda: None)
-        figures = uvloop.run(soak(lab, minutes, console))
+        figures = uvloop.run(soak(lab, asked, console))
     figures += _shortcomings(lab)
     console.print(table_of(figures))
     return 1 if any(figure.held is False for figure in figures) else 0

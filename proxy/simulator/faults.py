@@ -1,8 +1,9 @@
 """What options do to a finished script. The normal path never comes here.
 
 A fault takes a script and its option's value and returns another script. Where a stream has events, any other body has
-two halves: `cut=1` of a JSON answer is its first half. What counts bytes counts them as they are sent, so after `gzip`,
-and without comments.
+two halves: `cut=1` of a JSON answer is its first half. A stall holds something back whatever its count: a body that had
+come whole would be no stall, but a kept connection that answers nothing any more. Halves and bytes are those of what is
+sent, so after `gzip`, and without comments.
 """
 
 import re
@@ -72,6 +73,9 @@ def _reset(script: Script, count: int) -> Script:
 
 
 def _stall(script: Script, count: int) -> Script:
+    if not script.streamed:
+        # Where there is no body, nothing but the head can be held back.
+        count = min(count, 1 if any(script.events) and script.status != 304 else 0)
     return replace(_first(script, count), end=End.STALL)
 
 
@@ -215,11 +219,11 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         "endless": _endless,
         "malformed": _malformed,
         "error": _error,
+        "comments": _comments,
+        "gzip": _gzip,
         "cut": _cut,
         "reset": _reset,
         "stall": _stall,
-        "comments": _comments,
-        "gzip": _gzip,
         "cut_at": _cut_at,
         "reset_at": _reset_at,
         "dribble": _dribble,

@@ -154,6 +154,18 @@ def test_stall_is_silent_until_the_caller_leaves(wire: httpx.Client) -> None:
     assert settled(wire)["hung_up"] == 1
 
 
+@pytest.mark.parametrize("count", [1, 2, 50])
+@pytest.mark.parametrize("options", ["", ";gzip", ";status=500", ";status=500;detail;gzip", ";html", ";json"])
+def test_a_stall_holds_back_half_of_what_is_no_stream(wire: httpx.Client, options: str, count: int) -> None:
+    body = request(model=f"sim-instant;stall={count}{options}", stream="json" in options)
+    with wire.stream("POST", PATH, json=body, timeout=0.1) as response:
+        promised = int(response.headers["content-length"])
+        received, broken = until_broken(response.iter_raw())
+    assert broken
+    assert len(received) == promised // 2
+    assert settled(wire)["hung_up"] == 1
+
+
 def test_error_sends_an_error_event_and_ends(client: openai.OpenAI, wire: httpx.Client) -> None:
     *before, last = events(streamed(wire, "error=2"))
     assert len(before) == 2

@@ -151,6 +151,22 @@ def test_the_answer_may_end_at_any_byte(wire: httpx.Client, path: str) -> None:
     assert (len(received), broken) == (70, True)
 
 
+@pytest.mark.parametrize("count", [1, 2, 50])
+@pytest.mark.parametrize(("path", "sent"), [("bytes/1", 0), ("bytes/200000", 100_000), ("reflection", None)])
+def test_a_stalled_answer_never_comes_whole(wire: httpx.Client, path: str, sent: int | None, count: int) -> None:
+    with wire.stream("GET", f"{MIRROR}/{path}", headers={"x-simulator": f"stall={count}"}, timeout=0.1) as response:
+        promised = int(response.headers["content-length"])
+        received, broken = until_broken(response.iter_bytes())
+    assert broken
+    assert len(received) == (promised // 2 if sent is None else sent)
+
+
+@pytest.mark.parametrize(("path", "options"), [("bytes/0", "stall=1"), ("reflection", "status=304;stall=1")])
+def test_a_stall_where_there_is_no_body_holds_back_the_head(wire: httpx.Client, path: str, options: str) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        wire.get(f"{MIRROR}/{path}", headers={"x-simulator": options}, timeout=0.1)
+
+
 def test_failures_end_after_so_many_requests(wire: httpx.Client) -> None:
     codes = [told(wire, "fail=2;status=503", path).status_code for path in ("a", "a", "b", "a")]
     assert codes == [503, 503, 503, 200]
