@@ -9,7 +9,6 @@ import shutil
 import socket
 import ssl
 import struct
-import subprocess
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from enum import Enum, auto
@@ -20,6 +19,7 @@ from typing import Self
 import httpx
 import pytest
 
+from bench.soak.reaching import certificate
 from proxy.errors import UpstreamConnectError, UpstreamError, UpstreamReset, UpstreamTLSError
 from proxy.transport import AiohttpTransport, Body
 
@@ -366,51 +366,15 @@ async def test_an_error_tells_nothing_of_the_request() -> None:
 GOOD = ("200101000000Z", "491231235959Z")
 PAST = ("200101000000Z", "200201000000Z")
 
-OPENSSL = """
-[ca]
-default_ca = a
-[a]
-database = {0}/index
-serial = {0}/serial
-new_certs_dir = {0}
-default_md = sha256
-policy = p
-x509_extensions = x
-[p]
-commonName = supplied
-[x]
-subjectAltName = DNS:localhost
-basicConstraints = CA:true
-"""
-
-
-def certificate(directory: Path, dates: tuple[str, str]) -> Path:
-    """A self-signed certificate for localhost with its key, in one file."""
-    if shutil.which("openssl") is None:
-        assert os.environ.get("CI") != "true", "CI must have openssl"
-        pytest.skip("no openssl to make a certificate with")
-    config, key, wish, made = (directory / name for name in ("config", "key.pem", "wish.pem", "made.pem"))
-    config.write_text(OPENSSL.format(directory))
-    (directory / "index").touch()
-    (directory / "serial").write_text("01")
-    run("req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", key, "-out", wish)
-    validity = ("-startdate", dates[0], "-enddate", dates[1])
-    run(
-        "ca", "-batch", "-notext", "-config", config, "-selfsign", "-keyfile", key, "-in", wish, "-out", made, *validity
-    )
-    made.write_text(made.read_text() + key.read_text())
-    return made
-
-
-def run(*arguments: str | Path) -> None:
-    done = subprocess.run(["openssl", *map(str, arguments)], capture_output=True, timeout=30, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Self-signed ones for localhost, each with its key in one file."""
+    if shutil.which("openssl") is None:
+        assert os.environ.get("CI") != "true", "CI must have openssl"
+        pytest.skip("no openssl to make a certificate with")
     dates = {"good": GOOD, "expired": PAST}
-    return {name: certificate(tmp_path_factory.mktemp(name), each) for name, each in dates.items()}
+    return {name: certificate(tmp_path_factory.mktemp(name) / "made", each) for name, each in dates.items()}
 
 
 def tls_of(certificates: dict[str, Path], name: str) -> ssl.SSLContext:
