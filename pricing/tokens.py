@@ -1,0 +1,269 @@
+"""How many tokens a prompt has: counted where that is possible, estimated where it is not, and told apart.
+
+Rule: a body is read once, with one encoding, whatever models it may go to; `Prompt.under` says what it is for each of
+them. Whatever a body holds, it is counted and nothing is raised. What is charged is the `usage` of an answer.
+
+The chat rule and that of tools are those of OpenAI's cookbook (How_to_count_tokens_with_tiktoken), the rest is written
+beside each number.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from operator import mul
+from typing import Any, Final
+
+import msgspec
+
+from pricing.encodings import Name, pieces
+from pricing.families import Kind, encoding_of, factors_of, family_of, kind_of
+from pricing.media import A_FILE, AN_ANSWERS_SECONDS, Image, file_tokens, image_of, image_rule, seconds_of
+
+Counting = Callable[[str], int]
+"""The tokens of a text: `Encodings.count` with its encoding, or `encodings.roughly` for a quick upper bound."""
+
+PER_MESSAGE: Final = 3
+PER_NAME: Final = 1
+AT_THE_END: Final = 3  # every answer begins with <|start|>assistant<|message|>
+PER_CALL: Final = 3  # a call of a tool, besides its name and arguments: estimated
+
+PER_FUNCTION: Final[dict[Name, int]] = {"o200k_base": 7, "cl100k_base": 10}
+PER_PROPERTIES, PER_PROPERTY, PER_ENUM, PER_ITEM, AFTER_TOOLS = 3, 3, -3, 3, 12
+
+
+class Count(msgspec.Struct, frozen=True):
+    """Tokens of a prompt for one model. `exact`: no part of it is estimated."""
+
+    text: int
+    images: int = 0
+    audio: int = 0
+    files: int = 0
+    exact: bool = False
+
+    @property
+    def total(self) -> int:
+        return self.text + self.images + self.audio + self.files
+
+    @property
+    def estimated(self) -> int:
+        """What is no text, and so never more than an estimate."""
+        return self.images + self.audio + self.files
+
+    def times(self, factor: float) -> "Count":
+        """With the factor of its text that was learned (Multipliers)."""
+        if factor == 1.0:
+            return self
+        return msgspec.structs.replace(self, text=round(self.text * factor), exact=False)
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """What a body holds, counted with `encoding`: `words` by Kind, the frame of its messages, the declared tools.
+
+    `tools` by OpenAI's rule less what that takes for each of the `functions`, `schemas` as the JSON that others show
+    their models. `seconds` of audio, `files` in tokens. `exact`: nothing but messages of text.
+    """
+
+    encoding: Name
+    words: tuple[int, int, int, int]
+    frame: int
+    functions: int
+    tools: int
+    schemas: int
+    images: tuple[Image, ...]
+    seconds: float
+    files: int
+    exact: bool
+
+    def under(self, family: str | None, model: str = "") -> Count:
+        """Its tokens for a model of a tokenizer's family, both by name; an unknown family is taken for o200k.
+
+        `model` tells what images cost. Nothing that was learned is in it yet.
+        """
+        its = family_of(family)
+        factors = factors_of(its, self.encoding)
+        text = self.frame + sum(map(mul, self.words, factors))
+        if self.functions and its.encoding:
+            text += self.tools + self.functions * PER_FUNCTION[its.encoding]
+        elif self.functions:
+            text += self.schemas * factors[Kind.JSON] + its.tools
+        return Count(
+            text=round(text),
+            images=sum(map(image_rule(model).tokens, self.images)) if self.images else 0,
+            audio=math.ceil(self.seconds * its.audio),
+            files=self.files,
+            exact=self.exact and its.encoding == self.encoding,
+        )
+
+
+def text_tokens(text: str, count: Counting, family: str | None) -> int:
+    """Tokens of a text by itself, as an answer is one; `count` counts with the encoding_of the family."""
+    reader = _Reader(count)
+    reader.text(text)
+    factors = factors_of(family_of(family), encoding_of(family))
+    return round(sum(tokens * factor for tokens, factor in zip(reader.words, factors, strict=True)))
+
+
+def read_prompt(body: Mapping[str, Any], count: Counting, encoding: Name = "o200k_base") -> Prompt:
+    """A chat completion's parsed body, counted by `count`, which counts with `encoding`. Takes as long as `count`."""
+    reader = _Reader(count)
+    messages = body.get("messages")
+    for message in messages if type(messages) is list else [messages]:
+        reader.message(message)
+    reader.declare(body.get("tools"), body.get("functions"))
+    reader.shape(body.get("response_format"))
+    prose, code, data, chinese = reader.words
+    return Prompt(
+        encoding=encoding,
+        words=(prose, code, data, chinese),
+        frame=reader.frame + AT_THE_END,
+        functions=reader.functions,
+        tools=reader.tools + AFTER_TOOLS,
+        schemas=reader.schemas,
+        images=tuple(reader.images),
+        seconds=reader.seconds,
+        files=reader.files,
+        exact=reader.exact and not reader.images and not reader.files and not reader.functions,
+    )
+
+
+class _Reader:
+    """Adds up what a body holds. A member of an unexpected type is counted as the JSON that it is."""
+
+    def __init__(self, count: Counting) -> None:
+        self.count = count
+        self.words = [0, 0, 0, 0]
+        self.frame = self.functions = self.tools = self.schemas = self.files = 0
+        self.seconds = 0.0
+        self.images: list[Image] = []
+        self.exact = True
+        self._members = {
+            "role": self._role,
+            "name": self._name,
+            "content": self._content,
+            "tool_calls": self._calls,
+            "function_call": lambda call: self._calls([call]),
+            "reasoning_content": self._unsure,
+            "reasoning": self._unsure,
+            "refusal": self._unsure,
+            "audio": self._earlier_audio,
+        }
+
+    def message(self, message: object) -> None:
+        if type(message) is not dict:
+            self._unsure(message)
+            return
+        self.frame += PER_MESSAGE
+        for name, value in message.items():
+            if value is not None:
+                self._members.get(name, self._unread)(value)
+
+    def declare(self, tools: object, functions: object) -> None:
+        """The tools that a request declares."""
+        for given in (tools, functions):
+            for tool in given if type(given) is list else []:
+                function = tool.get("function", tool) if type(tool) is dict else tool
+                self.functions += 1
+                self.schemas += self.count(_as_json(tool))
+                self.tools += self._function(function) if type(function) is dict else self.count(_as_json(tool))
+
+    def shape(self, response_format: object) -> None:
+        """The schema that an answer must keep to: shown to the model as it is, as far as anyone knows."""
+        if type(response_format) is dict and response_format.get("type") != "text":
+            self._unsure(response_format.get("json_schema"))
+            self.exact = False
+
+    def text(self, value: object) -> None:
+        if type(value) is not str:
+            value, self.exact = _as_json(value), False
+        for piece in pieces(value):
+            self.words[kind_of(piece)] += self.count(piece)
+
+    def _unsure(self, value: object) -> None:
+        """What some providers show the model and others don't."""
+        if value:
+            self.exact = False
+            self.text(value)
+
+    def _unread(self, _: object) -> None:
+        self.exact = False
+
+    def _role(self, value: object) -> None:
+        self.frame += self.count(str(value))
+
+    def _name(self, value: object) -> None:
+        self.frame += PER_NAME
+        self.text(value)
+
+    def _content(self, content: object) -> None:
+        if type(content) is list:
+            for part in content:
+                self._part(part)
+        else:
+            self.text(content)
+
+    def _part(self, part: object) -> None:
+        match part:
+            case {"type": "text", "text": str(text)}:
+                self.text(text)
+            case str(text) | {"text": str(text)}:
+                self._unsure(text)
+            case {"type": "image_url", "image_url": dict() | str() as image}:
+                self.images.append(image_of(image))
+            case {"type": "input_audio", "input_audio": {"data": str(data)}}:
+                self.seconds += seconds_of(data)
+                self.exact = False
+            case {"type": "file", "file": {"file_data": str(data)}}:
+                self.files += file_tokens(data)
+            case _:
+                self.files += A_FILE
+
+    def _earlier_audio(self, _: object) -> None:
+        self.seconds += AN_ANSWERS_SECONDS
+        self.exact = False
+
+    def _calls(self, calls: object) -> None:
+        self.exact = False
+        for call in calls if type(calls) is list else [calls]:
+            function = call.get("function", call) if type(call) is dict else call
+            match function:
+                case {"name": str(name), "arguments": str(arguments)}:
+                    self.frame += PER_CALL + self.count(name)
+                    self.text(arguments)
+                case _:
+                    self.text(function)
+
+    def _function(self, function: dict[str, Any]) -> int:
+        line = _line(function.get("name"), function.get("description"))
+        return self.count(line) + self._schema(function.get("parameters"))
+
+    def _schema(self, schema: object) -> int:
+        """The cookbook's rule for the properties of a function; what it does not speak of, nested ones, alike."""
+        if type(schema) is list:
+            return sum(map(self._schema, schema))
+        if type(schema) is not dict:
+            return 0
+        nested = [schema.get(name) for name in ("items", "anyOf", "oneOf", "allOf")]
+        for definitions in (schema.get("$defs"), schema.get("definitions")):
+            nested += definitions.values() if type(definitions) is dict else []
+        properties = schema.get("properties")
+        if type(properties) is not dict or not properties:
+            return sum(map(self._schema, nested))
+        own = sum(PER_PROPERTY + self._property(name, each) for name, each in properties.items())
+        return PER_PROPERTIES + own + sum(map(self._schema, nested))
+
+    def _property(self, name: str, schema: object) -> int:
+        if type(schema) is not dict:
+            return self.count(name)
+        tokens = self.count(_line(name, schema.get("type"), schema.get("description")))
+        if type(items := schema.get("enum")) is list:
+            tokens += PER_ENUM + sum(PER_ITEM + self.count(str(item)) for item in items)
+        return tokens + self._schema(schema)
+
+
+def _line(*values: object) -> str:
+    texts = (value if type(value) is str else _as_json(value) if value else "" for value in values)
+    return ":".join(texts).removesuffix(".")
+
+
+def _as_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
