@@ -12,7 +12,7 @@ The way of a request, and where to read it:
     meter.py     every metric, in one place                                     complaints.py  what the log is told
     settings.py  what may be configured (reading.py: from a file)
     errors.py    what may go wrong           interfaces.py  the edges' shapes
-    app.py       puts it all together        cli.py     the commands
+    app.py       puts it all together        cli.py     the commands (prices.py: what models cost)
     server.py    listens; wire.py is HTTP as clients speak it, connection.py what the system knows of one
     simulator/   a provider that needs no network                               demo/          shows the main job
 """

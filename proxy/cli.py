@@ -6,6 +6,7 @@ import resource
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ from proxy.settings import Server as ServerSettings
 from proxy.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from proxy.wire import Bounds
 
 SPARE_FILES = 64  # for the data directory, the log and whatever else
@@ -123,6 +126,55 @@ def purge(config: Path | None, data_dir: Path | None, yes: bool) -> None:
     if not yes:
         click.confirm(f"Forget every answer in {directory}?", abort=True)
     click.echo(f"{purge_cache(directory)} answers forgotten.")
+
+
+@main.group()
+def prices() -> None:
+    """What models cost, in USD per million tokens, and where each number is from."""
+
+
+@prices.command("list")
+@_config
+@click.argument("words", nargs=-1)
+def list_(config: Path | None, words: tuple[str, ...]) -> None:
+    """List the models whose provider and name hold all WORDS."""
+    from proxy.prices import list_prices, price_table  # noqa: PLC0415 - the other commands start without it
+
+    sys.exit(list_prices(price_table(_optional(config)), _console(), words=words))
+
+
+@prices.command()
+@_config
+@click.argument("model")
+def show(config: Path | None, model: str) -> None:
+    """Tell everything that is known of MODEL, each number with its source and day."""
+    from proxy.prices import price_table, show_prices  # noqa: PLC0415 - the other commands start without it
+
+    sys.exit(show_prices(price_table(_optional(config)), _console(), model))
+
+
+@prices.command()
+@click.option("--config", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Settings, a TOML file.")
+def check(config: Path) -> None:
+    """Say which models of the settings have no price, an old one, or one that changes. Exit 1 if one has none."""
+    from proxy.prices import check_prices, price_table  # noqa: PLC0415 - the other commands start without it
+
+    settings = load_settings(config)
+    today = datetime.now(UTC).date()
+    sys.exit(check_prices(price_table(settings), _console(), settings, today=today))
+
+
+def _optional(config: Path | None) -> Settings | None:
+    return None if config is None else load_settings(config)
+
+
+def _console() -> "Console":
+    from rich.console import Console  # noqa: PLC0415 - the other commands start without it
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160  # a pipe has no edge at which to fold
+    return console
 
 
 @main.command()

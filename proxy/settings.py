@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pricing.table import own_rates
 from proxy.core.policy import Sampled
 from proxy.errors import StartupError
 
@@ -101,8 +102,11 @@ class Provider(_Strict, frozen=True):
 
 
 class Model(_Strict, frozen=True):
+    """`price`: USD per million tokens, by kind (pricing/README.md), as decimal numbers in quotes."""
+
     provider: str | None = None
     upstream: str | None = None
+    price: dict[str, str] = {}
 
 
 class Routing(_Strict, frozen=True):
@@ -141,6 +145,7 @@ class Settings(_Strict, frozen=True):
             )
         self._check_names()
         self._check_keys()
+        self._check_prices()
         self._check_ignored()
         self._check_host()
         self._check_loops()
@@ -159,6 +164,13 @@ class Settings(_Strict, frozen=True):
             if provider not in self.providers:
                 there = ", ".join(self.providers)
                 raise StartupError(f"{path}: there is no [providers.{provider}]; there is: {there}.")
+
+    def _check_prices(self) -> None:
+        for name, model in self.models.items():
+            try:
+                own_rates(model.price)
+            except ValueError as error:
+                raise StartupError(f"models.{name}.price: {error}.") from None
 
     def _check_keys(self) -> None:
         for index, key in enumerate(self.keys):

@@ -51,7 +51,8 @@ wire       | any  | errors connection                                        | u
 connection | any  |                                                          |
 simulator  | any  |                                                          | msgspec starlette
 demo       | any  | pricing errors simulator                                 | msgspec httpx rich
-cli        | any  | pricing basis settings reading store app listening demo simulator | click rich uvloop
+prices     | any  | pricing errors settings                                  | rich
+cli        | any  | basis settings reading store app listening demo simulator prices | click rich uvloop
 __main__   | any  | cli                                                      |
 proxy      | pure |                                                          | importlib.metadata
 """

@@ -444,6 +444,19 @@ def test_a_key_that_makes_no_sense_is_named(keys: list[Table], said: str) -> Non
     assert refused({"keys": keys}, provider={"auth": "none"}).startswith(f"file: {said}")
 
 
+@pytest.mark.parametrize(
+    ("price", "said"),
+    [
+        ({"input": "eight"}, "models.gpt-4.1.price: input is a decimal number in quotes, not 'eight'."),
+        ({"inputs": "8"}, "models.gpt-4.1.price: inputs is none of input,"),
+        ({"input": "-1"}, "models.gpt-4.1.price: a price is a number of USD"),
+        ({"input": 8}, "models.gpt-4.1.price"),
+    ],
+)
+def test_a_price_that_is_none_is_named(price: Table, said: str) -> None:
+    assert refused({"models": {"gpt-4.1": {"price": price}}}).startswith(f"file: {said}")
+
+
 def test_with_keys_of_ours_no_client_pays_a_provider_with_its_own() -> None:
     keys = [{"name": "a", "key_env": "A"}]
     assert "providers.p.auth: with [[keys]]" in refused({"keys": keys})
