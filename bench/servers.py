@@ -28,10 +28,10 @@ class Running:
     def pid(self) -> int:
         return self.process.pid
 
-    def memory(self) -> float:
-        """Resident memory in MB."""
+    def memory(self, *, peak: bool = False) -> float:
+        """Resident memory in MB, now or at its most so far."""
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
-        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+        return int(status.partition("VmHWM:" if peak else "VmRSS:")[2].split()[0]) / 1024
 
     def open_files(self) -> int:
         """File descriptors that are open, sockets among them."""

@@ -25,6 +25,7 @@
     ending.py     S3, O1  proxies that end
     standing.py   O3  checks that stand
     crowded.py    O4  more than there is room for
+    passing.py    PT  bodies of any size, through
     equal.py      EQ  whatever is asked, directly and through the proxy (requests.py makes it up)
 
     long.py       half an hour of everything at once, on its own: `make soak-long` (mixed.py is the load)

@@ -16,6 +16,7 @@ from bench.soak import (
     hostile,
     leaving,
     mutated,
+    passing,
     reaching,
     silent,
     slow,
@@ -76,5 +77,6 @@ ROWS = (
     Row("O1", "SIGTERM with 50 open streams, 5 rounds; once with a drain too short for them", ending.drained),
     Row("O3", "1,000 checks each: silent, dead, frozen provider, no data directory", standing.checks),
     Row("O4", "500 streams, readers, large bodies and answers with room for fewer", crowded.overloaded),
+    Row("PT", "8 MB and 200 MB passed through, up in one piece and in chunks, and down", passing.bodies),
     Row("EQ", "2,000 random requests, good, refused and passed through: direct, cold, warm", equal.equal),
 )
