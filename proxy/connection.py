@@ -35,6 +35,14 @@ def _socket(transport: asyncio.Transport) -> socket.socket:
     return found
 
 
+def never() -> bool:
+    return False
+
+
+def nothing() -> None:
+    pass
+
+
 class Corked:
     """A transport that sends an answer's head together with the first piece of its body: one system call, not two.
 
@@ -48,8 +56,8 @@ class Corked:
         self._transport = transport
         self._loop = loop
         self._held = b""
-        self.lingers: Callable[[], bool] = lambda: False  # does the client still send? Then a reset would await it
-        self.closing: Callable[[], None] = lambda: None
+        self.lingers: Callable[[], bool] = never  # does the client still send? Then a reset would await it
+        self.closing: Callable[[], None] = nothing
 
     def write(self, data: bytes) -> None:
         if self._transport.is_closing():

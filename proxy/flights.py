@@ -20,6 +20,7 @@ Produce = Callable[["Flight"], Coroutine[None, None, None]]
 # How far the fastest reader of an oversized answer may be ahead of the slowest, in bytes.
 WINDOW = 256 * 1024
 TIGHT_WINDOW = 16 * 1024  # while too much is held
+COUNTED = 4 * 1024  # bytes after which the load is told what is held
 # Events that a reader takes at a time, and bytes of them, or a little more: what it took is held for it alone.
 BATCH = 64
 BATCH_BYTES = 32 * 1024
@@ -115,6 +116,7 @@ class Flight:
     """
 
     __slots__ = (
+        "_count_at",
         "_counted",
         "_flights",
         "_load",
@@ -133,6 +135,7 @@ class Flight:
         self._flights = flights
         self._load = flights.load
         self._counted = 0  # bytes of this flight that the load knows of
+        self._count_at = 0
         self._room: asyncio.Future[None] | None = None
         self.key = key
         self.ttl = ttl
@@ -167,15 +170,17 @@ class Flight:
 
     def wake(self) -> None:
         """Tell the readers what was appended; once for all events that came together."""
-        self.count()
-        if self._load.pressed:
-            self.recording.forgo()
+        if self.recording.size >= self._count_at:
+            self.count()
+            if self._load.pressed:
+                self.recording.forgo()
         for reader in self.readers:
             reader.wake()
 
     def finish(self, end: Ending) -> None:
         if self.recording.end is None:
             self.recording.end = end
+            self.count()
             self.wake()
 
     def land(self) -> None:
@@ -217,6 +222,7 @@ class Flight:
         held = 0 if over else self.recording.held + len(self.origin)
         self._load.recorded += held - self._counted
         self._counted = held
+        self._count_at = self.recording.size + COUNTED
 
 
 class Flights:

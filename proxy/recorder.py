@@ -166,7 +166,7 @@ class Recorder:
         before = flight.recording.length
         for event in events:
             data = event.data
-            if data is not None and data.strip() != b"[DONE]":
+            if data is not None and (data[:1] == b"{" or data.strip() != b"[DONE]"):
                 progress.take(data)
                 if progress.error is not None:
                     return self._provider_error(event, at)

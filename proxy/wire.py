@@ -11,7 +11,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from proxy.connection import LINGER, Corked, is_gone, untaken
+from proxy.connection import LINGER, Corked, is_gone, never, nothing, untaken
 from proxy.errors import HeadersTooLarge, InvalidRequest, Overloaded, PenstockError, RequestTimeout
 
 ONLY_ONE = frozenset({b"authorization", b"host"})  # of two, others may heed the one that Penstock does not
@@ -52,6 +52,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._bounds = bounds
         self._on_refused = on_refused
+        self.scope: dict[str, Any] = {}  # type: ignore[assignment]
 
     _running: RequestResponseCycle | None = None  # the one that is being answered; `cycle` is the newest
     _in_head = False
@@ -70,9 +71,9 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.connections.add(self)
-        corked = Corked(transport, self.loop)
-        corked.lingers, corked.closing = self._lingers, self.closing
-        self.transport = cast("asyncio.Transport", corked)
+        self._corked = Corked(transport, self.loop)
+        self._corked.lingers, self._corked.closing = self._lingers, self.closing
+        self.transport = cast("asyncio.Transport", self._corked)
         self.flow = FlowControl(transport)
         self.scheme = "http"
         if len(self.connections) > self._bounds.connections:
@@ -93,6 +94,10 @@ class Protocol(HttpToolsProtocol):
                 cycle.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
+        # What knows this connection by its methods lets go of it, so that it need not wait for the garbage collector.
+        self._corked.lingers, self._corked.closing = never, nothing
+        self._when_lost = None
+        self.scope.pop("extensions", None)
 
     def data_received(self, data: bytes) -> None:
         if self._deaf():

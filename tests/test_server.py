@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from proxy.connection import Corked
 from proxy.errors import PenstockError
 from proxy.server import Server
-from proxy.wire import PIPELINED, Bounds
+from proxy.wire import PIPELINED, Bounds, Protocol
 
 HEADERS, HEAD_BYTES = Bounds().headers, Bounds().head
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"
@@ -595,3 +595,21 @@ async def test_a_client_that_is_not_read_from_is_seen_to_leave() -> None:
         await asyncio.sleep(0.1)
         writer.transport.abort()
         await asyncio.wait_for(lost.wait(), 10)
+
+
+async def test_a_connection_that_has_ended_is_no_garbage_that_waits_for_the_collector() -> None:
+    def protocols() -> int:
+        return sum(isinstance(found, Protocol) for found in gc.get_objects())
+
+    async with running() as made:
+        await got(made.said[0])
+        gc.collect()
+        before = protocols()
+        gc.disable()
+        try:
+            for _ in range(5):
+                await got(made.said[0])
+            await asyncio.sleep(0.05)
+            assert protocols() <= before
+        finally:
+            gc.enable()
