@@ -31,7 +31,7 @@ async def overloaded(lab: Lab) -> str:
     """O4."""
     lab.steps(4)
     words = []
-    with lab.proxy(settings=SETTINGS) as proxy:
+    with lab.proxy(settings=SETTINGS, warns=True) as proxy:
         stored = await _stored(lab, proxy, "sim-instant")
         different = [chat(LASTS, lab.question(), stream=number % 2 == 0) for number in range(CROWD)]
         words.append(await _too_many(lab, proxy, different, FLIGHTS, stored))
@@ -148,7 +148,7 @@ def _large(raw: bytes) -> Iterable[Step]:
 async def _too_much_said(lab: Lab) -> str:
     """500 large answers to clients that hardly read: held up to the bound; whoever is let go has all of it."""
     async with Provider(_large) as provider:
-        with lab.proxy(settings=f"[server]\nmax_buffered = {BUFFERED}", upstream=provider.port) as proxy:
+        with lab.proxy(settings=f"[server]\nmax_buffered = {BUFFERED}", upstream=provider.port, warns=True) as proxy:
             stored = await _stored(lab, proxy, "m")
             before = proxy.running.memory()
             slow = [await sent_slowly(proxy.port, chat("m", f"large {lab.question()}")) for _ in range(CROWD)]
