@@ -7,7 +7,7 @@ from enum import IntEnum
 from operator import truediv
 from typing import Final, NamedTuple
 
-from pricing.encodings import Name
+from pricing.encodings import Name, pieces
 
 
 class Kind(IntEnum):
@@ -60,6 +60,15 @@ def encoding_of(family: str | None) -> Name:
 def factors_of(family: Family, encoding: Name) -> list[float]:
     """Tokens of a family for one of an encoding's, by Kind."""
     return list(map(truediv, family.factors, _BY_ENCODING[encoding].factors))
+
+
+# Characters to a token of o200k_base, by Kind: measured on texts of each.
+PER_TOKEN: Final = (4.4, 4.0, 3.3, 1.4)
+
+
+def about(text: str) -> int:
+    """The tokens of a text, guessed with no encoding loaded: within a fifth for prose and code."""
+    return round(sum(len(piece) / PER_TOKEN[kind_of(piece)] for piece in pieces(text)))
 
 
 CODE_MARKS: Final = "(){}[];=<>_"

@@ -14,7 +14,8 @@ import msgspec
 from pricing.cost import Charge, Rates, Usage, charge
 
 Kind = Literal["chat", "responses", "completion", "embedding"]
-Capability = Literal["tools", "vision", "audio", "json_schema", "reasoning"]
+# `n` and `logprobs`: more than one answer, and how likely its tokens were. No source of the catalogue knows them.
+Capability = Literal["tools", "vision", "audio", "json_schema", "reasoning", "n", "logprobs"]
 Service = Literal["standard", "flex", "priority", "batch"]
 
 # What answers and requests call the service that they had. Any other word is a price that is not known.

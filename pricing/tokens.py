@@ -2,6 +2,7 @@
 
 Rule: a body is read once, with one encoding, whatever models it may go to; `Prompt.under` says what it is for each of
 them. Whatever a body holds, it is counted and nothing is raised. What is charged is the `usage` of an answer.
+A prompt is the sum of its messages, each read by itself, and of its frame: what is kept of a message serves every turn.
 
 The chat rule and that of tools are those of OpenAI's cookbook (How_to_count_tokens_with_tiktoken), the rest is written
 beside each number.
@@ -9,13 +10,14 @@ beside each number.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 from operator import mul
 from typing import Any, Final
 
 import msgspec
 
-from pricing.encodings import Name, pieces
+from pricing.encodings import Name, pieces, roughly
 from pricing.families import Kind, encoding_of, factors_of, family_of, kind_of
 from pricing.media import A_FILE, AN_ANSWERS_SECONDS, Image, file_tokens, image_of, image_rule, seconds_of
 
@@ -57,7 +59,7 @@ class Count(msgspec.Struct, frozen=True):
 
 
 class Prompt(msgspec.Struct, frozen=True):
-    """What a body holds, counted with `encoding`: `words` by Kind, the frame of its messages, the declared tools.
+    """What a body or a part of it holds, counted with `encoding`: `words` by Kind, the frame of messages, the tools.
 
     `tools` by OpenAI's rule less what that takes for each of the `functions`, `schemas` as the JSON that others show
     their models. `seconds` of audio, `files` in tokens. `exact`: nothing but messages of text.
@@ -94,6 +96,33 @@ class Prompt(msgspec.Struct, frozen=True):
             exact=self.exact and its.encoding == self.encoding,
         )
 
+    def plus(self, other: "Prompt") -> "Prompt":
+        """Both. Raises ValueError if they were counted with different encodings."""
+        return total((self, other))
+
+
+def total(parts: Iterable[Prompt]) -> Prompt:
+    """All parts, in one pass. Raises ValueError if there are none, or if they were counted with different encodings.
+
+    The frame of a body belongs in it once.
+    """
+    columns = zip(*map(msgspec.structs.astuple, parts), strict=True)
+    encodings, words, frames, functions, tools, schemas, images, seconds, files, exact = columns
+    (encoding,) = set(encodings)
+    prose, code, data, chinese = map(sum, zip(*words, strict=True))
+    return Prompt(
+        encoding=encoding,
+        words=(prose, code, data, chinese),
+        frame=sum(frames),
+        functions=sum(functions),
+        tools=sum(tools),
+        schemas=sum(schemas),
+        images=tuple(chain.from_iterable(images)),
+        seconds=sum(seconds),
+        files=sum(files),
+        exact=all(exact),
+    )
+
 
 def text_tokens(text: str, count: Counting, family: str | None) -> int:
     """Tokens of a text by itself, as an answer is one; `count` counts with the encoding_of the family."""
@@ -104,26 +133,43 @@ def text_tokens(text: str, count: Counting, family: str | None) -> int:
 
 
 def read_prompt(body: Mapping[str, Any], count: Counting, encoding: Name = "o200k_base") -> Prompt:
-    """A chat completion's parsed body, counted by `count`, which counts with `encoding`. Takes as long as `count`."""
+    """A chat completion's parsed body, counted by `count`, which counts with `encoding`. Takes as long as `count`.
+
+    It is the total of its messages and its frame, but for the last bits of `seconds`.
+    """
     reader = _Reader(count)
-    messages = body.get("messages")
-    for message in messages if type(messages) is list else [messages]:
+    for message in messages_of(body):
         reader.message(message)
-    reader.declare(body.get("tools"), body.get("functions"))
-    reader.shape(body.get("response_format"))
-    prose, code, data, chinese = reader.words
-    return Prompt(
-        encoding=encoding,
-        words=(prose, code, data, chinese),
-        frame=reader.frame + AT_THE_END,
-        functions=reader.functions,
-        tools=reader.tools + AFTER_TOOLS,
-        schemas=reader.schemas,
-        images=tuple(reader.images),
-        seconds=reader.seconds,
-        files=reader.files,
-        exact=reader.exact and not reader.images and not reader.files and not reader.functions,
-    )
+    reader.end(body)
+    return reader.prompt(encoding)
+
+
+def read_message(message: object, count: Counting, encoding: Name = "o200k_base") -> Prompt:
+    """One of messages_of(body) by itself, without what ends a prompt."""
+    reader = _Reader(count)
+    reader.message(message)
+    return reader.prompt(encoding)
+
+
+def read_frame(body: Mapping[str, Any], count: Counting, encoding: Name = "o200k_base") -> Prompt:
+    """What a body holds besides its messages: declared tools, the schema of the answer, and what ends a prompt."""
+    reader = _Reader(count)
+    reader.end(body)
+    return reader.prompt(encoding)
+
+
+def messages_of(body: Mapping[str, Any]) -> list[object]:
+    """A body's messages; one that is no list counts as a message of an unexpected type."""
+    messages = body.get("messages")
+    return messages if type(messages) is list else [messages]
+
+
+def most(body: Mapping[str, Any], family: str | None, model: str = "") -> int:
+    """As many tokens as this body's prompt may have for a model of a family: fast and with nothing loaded.
+
+    As far as `roughly` is no fewer; up to three times what read_prompt gives.
+    """
+    return read_prompt(body, roughly).under(family, model).total
 
 
 class _Reader:
@@ -157,7 +203,29 @@ class _Reader:
             if value is not None:
                 self._members.get(name, self._unread)(value)
 
-    def declare(self, tools: object, functions: object) -> None:
+    def end(self, body: Mapping[str, Any]) -> None:
+        """What is no message: once for a body."""
+        self._declare(body.get("tools"), body.get("functions"))
+        self._shape(body.get("response_format"))
+        self.frame += AT_THE_END
+        self.tools += AFTER_TOOLS  # counts only if there are functions
+
+    def prompt(self, encoding: Name) -> Prompt:
+        prose, code, data, chinese = self.words
+        return Prompt(
+            encoding=encoding,
+            words=(prose, code, data, chinese),
+            frame=self.frame,
+            functions=self.functions,
+            tools=self.tools,
+            schemas=self.schemas,
+            images=tuple(self.images),
+            seconds=self.seconds,
+            files=self.files,
+            exact=self.exact and not self.images and not self.files and not self.functions,
+        )
+
+    def _declare(self, tools: object, functions: object) -> None:
         """The tools that a request declares."""
         for given in (tools, functions):
             for tool in given if type(given) is list else []:
@@ -166,7 +234,7 @@ class _Reader:
                 self.schemas += self.count(_as_json(tool))
                 self.tools += self._function(function) if type(function) is dict else self.count(_as_json(tool))
 
-    def shape(self, response_format: object) -> None:
+    def _shape(self, response_format: object) -> None:
         """The schema that an answer must keep to: shown to the model as it is, as far as anyone knows."""
         if type(response_format) is dict and response_format.get("type") != "text":
             self._unsure(response_format.get("json_schema"))

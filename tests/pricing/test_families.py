@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bench.encodings import TEXTS
-from pricing.families import FAMILIES, Kind, encoding_of, kind_of
+from pricing.families import FAMILIES, Kind, about, encoding_of, kind_of
 from pricing.tokens import read_prompt, text_tokens
 from tests.pricing.support import added, cl100k, o200k, read, user
 
@@ -85,3 +85,11 @@ def test_gpt_oss_is_counted_with_o200k_and_never_exactly() -> None:
     sure, estimate = prompt.under("o200k"), prompt.under("o200k_harmony")
     assert (sure.exact, estimate.exact) == (True, False)
     assert estimate.text == sure.text
+
+
+def test_a_guess_without_an_encoding_is_near_enough() -> None:
+    prose = "The proxy keeps what was asked before, so that nobody pays twice for the same answer. " * 40
+    code = "def total(values: list[int]) -> int:\n    return sum(value for value in values if value > 0)\n" * 40
+    for text, tokens in ((prose, 721), (code, 960)):
+        assert about(text) == pytest.approx(tokens, rel=0.2)
+    assert about("") == 0

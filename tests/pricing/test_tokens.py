@@ -1,15 +1,29 @@
 """Prompts: counts that OpenAI published, and what may not happen whatever a body holds."""
 
 import json
+from functools import reduce
+from itertools import accumulate
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pricing.encodings import roughly
-from pricing.tokens import Count, read_prompt
-from tests.pricing.support import Json, added, cl100k, o200k, read, user
+from pricing.families import FAMILIES
+from pricing.media import Image
+from pricing.tokens import (
+    Count,
+    Prompt,
+    messages_of,
+    most,
+    read_frame,
+    read_message,
+    read_prompt,
+    total,
+)
+from tests.pricing.support import Count1, Json, added, cl100k, o200k, read, user
 
 JARGON: list[Json] = [
     {
@@ -86,12 +100,12 @@ def test_the_cookbooks_tools_have_the_tokens_that_openai_charged() -> None:
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(JARGON), max_size=12), st.integers(0, 12))
 def test_messages_add_up(messages: list[Json], at: int) -> None:
-    def total(some: list[Json]) -> int:
+    def tokens(some: list[Json]) -> int:
         return read({"messages": some}).under("o200k").total
 
-    nothing = total([])
+    nothing = tokens([])
     assert nothing == 3
-    assert total(messages) == total(messages[:at]) + total(messages[at:]) - nothing
+    assert tokens(messages) == tokens(messages[:at]) + tokens(messages[at:]) - nothing
 
 
 def test_calls_of_tools_and_their_answers_are_counted() -> None:
@@ -140,6 +154,122 @@ def test_functions_as_they_were_declared_before_tools_count_alike() -> None:
     assert read({"messages": WEATHER["messages"], "functions": functions}).under("o200k").text == 101
 
 
+CALL: Json = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "get_current_weather", "arguments": '{"location":"Bonn"}'},
+}
+TURNS: list[Json] = [
+    {"role": "assistant", "content": None, "tool_calls": [CALL], "reasoning_content": "I must look."},
+    {"role": "tool", "tool_call_id": "call_1", "content": "22"},
+    {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}, "audio": {"id": "audio_1"}},
+]
+PARTS: list[Any] = [
+    {"type": "text", "text": "What is this?"},
+    {"type": "image_url", "image_url": {"url": "https://example.org/a.png", "detail": "low"}},
+    {"type": "image_url", "image_url": "https://example.org/b.png"},
+    {"type": "input_audio", "input_audio": {"data": "A" * 64_000, "format": "mp3"}},
+    {"type": "file", "file": {"file_data": "A" * 400_000}},
+    {"type": "odd"},
+    None,
+    "plain",
+]
+SCHEMA: Json = {"name": "point", "schema": {"type": "object", "properties": {"x": {"type": "number"}}}}
+SHAPE: Json = {"type": "json_schema", "json_schema": SCHEMA}
+LOW, UNSEEN = Image(1024, 1024, "low"), Image(1024, 1024)
+# What bodies hold: words, frame, functions, tools, schemas, images, seconds, files, exact.
+HELD: dict[str, tuple[Json, tuple[Any, ...]]] = {
+    "nothing": ({}, ((0, 0, 0, 0), 3, 0, 12, 0, (), 0.0, 0, True)),
+    "names": ({"messages": JARGON}, ((83, 10, 0, 0), 31, 0, 12, 0, (), 0.0, 0, True)),
+    "tools": (WEATHER, ((22, 0, 0, 0), 11, 1, 61, 85, (), 0.0, 0, False)),
+    "functions": (
+        {"messages": [], "functions": [WEATHER["tools"][0]["function"], "odd"]},
+        ((0, 0, 0, 0), 3, 2, 64, 81, (), 0.0, 0, False),
+    ),
+    "turns": (
+        {"messages": TURNS, "response_format": {"type": "text"}},
+        ((5, 1, 6, 0), 25, 0, 12, 0, (), 30.0, 0, False),
+    ),
+    "parts": (
+        {"messages": [{"role": "user", "content": PARTS}, {"role": "user", "content": PARTS[1:3]}]},
+        ((5, 0, 0, 0), 11, 0, 12, 0, (LOW, UNSEEN, LOW, UNSEEN), 3.0, 18_000, False),
+    ),
+    "a schema": (user("Where?", response_format=SHAPE), ((2, 0, 20, 0), 7, 0, 12, 0, (), 0.0, 0, False)),
+    "kinds of text": (
+        {"messages": [{"role": "user", "content": text} for text in ("f(x)[0] = {};", '{"a":1,"b":2}', "你好，世界")]},
+        ((0, 7, 9, 3), 15, 0, 12, 0, (), 0.0, 0, True),
+    ),
+    "everything": (
+        {
+            "messages": [*JARGON, *TURNS, {"role": "user", "content": PARTS}],
+            "tools": WEATHER["tools"] * 2,
+            "functions": [{}],
+            "response_format": SHAPE,
+        },
+        ((93, 11, 26, 0), 57, 3, 111, 171, (LOW, UNSEEN), 33.0, 18_000, False),
+    ),
+    "odd types": (
+        {
+            "messages": ["text", 7, None, [], {"role": 3, "content": {"a": 1}, "name": ["x"], "extra": 1}],
+            "tools": ["x"],
+        },
+        ((2, 3, 5, 0), 8, 1, 14, 2, (), 0.0, 0, False),
+    ),
+    "no list": (
+        {"messages": {"role": "user", "content": "Hello"}, "tools": {"a": 1}, "response_format": "json"},
+        ((1, 0, 0, 0), 7, 0, 12, 0, (), 0.0, 0, True),
+    ),
+}
+
+
+def in_parts(body: Json, count: Count1 = o200k) -> list[Prompt]:
+    return [*(read_message(message, count) for message in messages_of(body)), read_frame(body, count)]
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_a_body_holds_the_same_whether_read_at_once_or_message_by_message(name: str) -> None:
+    body, held = HELD[name]
+    prompt = Prompt("o200k_base", *held)
+    assert read(body) == prompt
+    assert total(in_parts(body)) == prompt
+    assert reduce(Prompt.plus, in_parts(body)) == prompt
+
+
+def test_what_ends_a_prompt_is_in_its_frame_alone() -> None:
+    nothing = read_message({}, o200k)
+    assert (nothing.frame, nothing.tools) == (3, 0)
+    assert read_frame({"messages": JARGON}, o200k) == read({})
+    declared = read_frame(WEATHER, o200k).under("o200k").text - read_frame({}, o200k).under("o200k").text
+    assert declared == read(WEATHER).under("o200k").text - read({"messages": WEATHER["messages"]}).under("o200k").text
+
+
+def test_the_tokens_up_to_each_message_grow_to_those_of_the_whole() -> None:
+    *messages, frame = in_parts({"messages": JARGON})
+    upto = [each.under("o200k").total for each in accumulate(messages, Prompt.plus, initial=frame)]
+    assert upto == [read({"messages": JARGON[:at]}).under("o200k").total for at in range(len(JARGON) + 1)]
+    assert upto[-1] == 124
+
+
+def test_a_sum_is_exact_only_if_its_parts_are() -> None:
+    text, image = read_message(JARGON[0], o200k), read_message({"role": "user", "content": PARTS[1:2]}, o200k)
+    assert [text.plus(text).exact, text.plus(image).exact, image.plus(text).exact] == [True, False, False]
+
+
+def test_counts_of_two_encodings_or_of_nothing_make_no_sum() -> None:
+    with pytest.raises(ValueError):
+        read_message(JARGON[0], o200k).plus(read_message(JARGON[0], cl100k, "cl100k_base"))
+    with pytest.raises(ValueError):
+        total([])
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "unknown"])
+def test_the_most_that_a_prompt_may_have_is_no_fewer_than_it_has(family: str) -> None:
+    for body, _ in HELD.values():
+        assert most(body, family, "gpt-4o") >= read(body).under(family, "gpt-4o").total
+    tokens = read(WEATHER).under(family).total
+    assert tokens < most(WEATHER, family) < 3 * tokens
+
+
 def test_other_makers_show_their_models_the_json_of_the_tools() -> None:
     shown = o200k(json.dumps(WEATHER["tools"][0], separators=(",", ":")))
     prompt, bare = read(WEATHER), read({"messages": WEATHER["messages"]})
@@ -182,7 +312,11 @@ MESSAGES = st.lists(st.dictionaries(NAMES_IN_BODIES, ANYTHING, max_size=6), max_
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(NAMES_IN_BODIES, ANYTHING), MESSAGES | ANYTHING)
 def test_whatever_a_body_holds_is_counted_and_never_raises(body: Json, messages: Any) -> None:
-    prompt = read_prompt(body | {"messages": messages}, roughly)
+    body |= {"messages": messages}
+    prompt = read_prompt(body, roughly)
+    summed = total(in_parts(body, roughly))
+    assert summed.seconds == pytest.approx(prompt.seconds)
+    assert msgspec.structs.replace(summed, seconds=prompt.seconds) == prompt
     for family in ("o200k", "claude", "?"):
         assert prompt.under(family, "gpt-4o").total >= 3
 
