@@ -7,11 +7,13 @@ from typing import Any, get_args
 
 import msgspec
 
+from proxy.checks import check
 from proxy.errors import StartupError
-from proxy.settings import Model, Provider, Seconds, Settings, Size
+from proxy.settings import Model, Provider, Route, Seconds, Settings, Size
 
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _TIMES = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_NAMED = {"providers": Provider, "models": Model, "routes": Route}  # sections of tables with names of their own
 
 Table = dict[str, Any]
 
@@ -25,11 +27,13 @@ def read_settings(table: Table, *, source: str, overrides: Table | None = None) 
         said = table.get(section)
         table = {**table, section: {**said, **values} if isinstance(said, dict) else values} if values else table
     try:
-        return msgspec.convert(table, Settings, dec_hook=_measure).checked()
+        settings = msgspec.convert(table, Settings, dec_hook=_measure)
+        check(settings)
     except msgspec.ValidationError as error:
         raise StartupError(f"{source}: {_with_path(str(error), table)}") from None
     except StartupError as error:
         raise StartupError(f"{source}: {error}") from None
+    return settings
 
 
 def load_settings(path: Path, overrides: Table | None = None) -> Settings:
@@ -58,22 +62,21 @@ def _with_path(message: str, table: Table) -> str:
 
 
 def _choices(path: str) -> list[str]:
-    """What the setting at this path may be. Only names of providers and models hold dots, and those stand between."""
-    section, name = path.partition(".")[0], path.rpartition(".")[2]
+    """What the setting at this path may be. Only the names in _NAMED hold dots, and those stand between."""
+    section, name = path.partition(".")[0], path.rpartition(".")[2].partition("[")[0]
     kinds: Table = {field.name: field.type for field in msgspec.structs.fields(Settings)}
-    kinds |= {"providers": Provider, "models": Model}
-    kind = next(field.type for field in msgspec.structs.fields(kinds[section]) if field.name == name)
+    kind = next(field.type for field in msgspec.structs.fields((kinds | _NAMED)[section]) if field.name == name)
     return _literals(kind)
 
 
 def _literals(kind: Any) -> list[str]:
-    """The words of a Literal, and of one that may be left out."""
+    """The words of a Literal, of one that may be left out, and of a list of them."""
     return [word for each in get_args(kind) for word in ([each] if isinstance(each, str) else _literals(each))]
 
 
 def _culprit(section: str, table: Table) -> str:
-    """Which member of [providers] or [models] does not convert; msgspec says so of lists only."""
-    kind = {"providers": Provider, "models": Model}.get(section)
+    """Which member of such a section does not convert; msgspec says so of lists only."""
+    kind = _NAMED.get(section)
     for name, value in table[section].items() if kind else ():
         try:
             msgspec.convert(value, kind, dec_hook=_measure)

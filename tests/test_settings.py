@@ -3,14 +3,16 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 
+from pricing.models import Capability
+from pricing.table import Table as Prices
 from proxy.errors import StartupError
 from proxy.reading import load_settings, read_settings
-from proxy.settings import Key, Model, Provider, Seconds, Settings, Size
+from proxy.settings import Key, Model, Provider, Route, Seconds, Settings, Size
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "penstock.example.toml"
 URL = "https://api.example.org/v1"
@@ -55,6 +57,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
             "drain": 30.0,
             "cors_origins": (),
             "forward_headers": ("OpenAI-Beta",),
+            "cost_comment": False,
         },
         "data": {"directory": ".penstock"},
         "cache": {
@@ -83,14 +86,38 @@ def test_the_defaults_are_those_of_the_design() -> None:
                 "max_event": 1024**2,
                 "usage": "ask",
                 "max_retries": 2,
+                "breaker_failures": 5,
             }
         },
         "models": {},
-        "routing": {"default_provider": None},
+        "routing": {"default_provider": None, "tiers": ()},
+        "routes": {},
         "keys": (),
     }
     assert settings.default_provider == "p"
     assert settings.server.loopback
+
+
+def test_a_model_and_a_route_say_little_by_default() -> None:
+    settings = read({"models": {"m": {}}, "routes": {"r": {"models": ["m", "n"]}}})
+    assert msgspec.to_builtins(settings.models["m"]) == {
+        "provider": None,
+        "upstream": None,
+        "tier": None,
+        "price": {},
+        "window": None,
+        "max_output": None,
+        "can": (),
+        "cannot": (),
+        "verbosity": 1.0,
+    }
+    assert msgspec.to_builtins(settings.routes["r"]) == {
+        "models": ("m", "n"),
+        "min_tier": None,
+        "baseline": None,
+        "retry_lost": False,
+        "sampled": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -184,6 +211,7 @@ def test_a_size_and_a_time_say_what_was_expected_and_what_was_found() -> None:
         ({"routing": {"default": "p"}}, "routing.default"),
         ({"models": {"gpt-4.1": {"upsteam": "x"}}}, "models.gpt-4.1.upsteam"),
         ({"models": {"good": {}, "gpt-4.1": {"upsteam": "x"}}}, "models.gpt-4.1.upsteam"),
+        ({"routes": {"good": {"models": ["m"]}, "gpt-4.1": {"model": "x"}}}, "routes.gpt-4.1.model"),
         ({"providers": {"a.b": {"base_url": URL, "apikey": "x"}}}, "providers.a.b.apikey"),
         ({"providers": {"p": {"base_url": URL}, "a.b": {"base_url": URL, "apikey": "x"}}}, "providers.a.b.apikey"),
     ],
@@ -213,6 +241,15 @@ def test_an_unknown_setting_is_refused_with_its_full_path(table: Table, path: st
         ({"providers": {"p": {"base_url": URL, "usage": "no"}}}, "providers.p.usage"),
         ({"providers": {"p": {"base_url": URL, "max_retries": 1.5}}}, "providers.p.max_retries"),
         ({"models": {"m": "p"}}, "models.m"),
+        ({"models": {"gpt-4.1": {"window": "1M"}}}, "models.gpt-4.1.window"),
+        ({"models": {"gpt-4.1": {"can": "tools"}}}, "models.gpt-4.1.can"),
+        ({"models": {"gpt-4.1": {"verbosity": "2"}}}, "models.gpt-4.1.verbosity"),
+        ({"routing": {"tiers": "small"}}, "routing.tiers"),
+        ({"routes": []}, "routes"),
+        ({"routes": {"good": {}, "gpt-4.1": ["m"]}}, "routes.gpt-4.1"),
+        ({"routes": {"gpt-4.1": {"models": "m"}}}, "routes.gpt-4.1.models"),
+        ({"routes": {"gpt-4.1": {"models": ["m", 5]}}}, "routes.gpt-4.1.models[1]"),
+        ({"routes": {"gpt-4.1": {"models": ["m"], "baseline": 5}}}, "routes.gpt-4.1.baseline"),
     ],
 )
 def test_a_setting_of_another_kind_is_refused_with_its_path(table: Table, path: str) -> None:
@@ -347,10 +384,11 @@ def test_a_timeout_of_nothing_is_refused(name: str) -> None:
     assert getattr(read(provider={name: "1ms"}).providers["p"], name) == 0.001
 
 
-@pytest.mark.parametrize("retries", [-1, 11])
-def test_retries_are_few(retries: int) -> None:
-    assert refused(provider={"max_retries": retries}).startswith("file: providers.p.max_retries: ")
-    assert [read(provider={"max_retries": good}).providers["p"].max_retries for good in (0, 10)] == [0, 10]
+@pytest.mark.parametrize(("name", "most"), [("max_retries", 10), ("breaker_failures", 1000)])
+def test_retries_are_few_and_patience_ends(name: str, most: int) -> None:
+    for count in (-1, most + 1):
+        assert refused(provider={name: count}) == f"file: providers.p.{name}: must be from 0 to {most}."
+    assert [getattr(read(provider={name: good}).providers["p"], name) for good in (0, most)] == [0, most]
 
 
 def test_the_command_line_has_the_last_word_and_says_no_more_than_it_says() -> None:
@@ -391,8 +429,8 @@ def test_a_file_that_cannot_be_read_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 def every_setting() -> set[str]:
-    """The path of each setting; a provider's, a model's and a key's own name is `*`."""
-    named = {"providers": Provider, "models": Model, "keys": Key}
+    """The path of each setting; a provider's, a model's, a route's and a key's own name is `*`."""
+    named = {"providers": Provider, "models": Model, "routes": Route, "keys": Key}
     found = set()
     for section in msgspec.structs.fields(Settings):
         kind = named.get(section.name, section.type)
@@ -419,7 +457,7 @@ def test_the_example_names_every_setting_and_no_other() -> None:
 def test_what_is_documented_is_read_out_of_tables_names_and_comments() -> None:
     text = '[a]\nx = 1\n# y = 2   # why\n#z = 3\n# a word = \n[b."c.d"]  # e\n# f = 1\n# [[g]]\n#   h = 1\n'
     assert documented(text) == {"a.x", "a.y", "b.*.f", "g.*.h"}
-    assert len(every_setting()) >= 28
+    assert len(every_setting()) >= 60
 
 
 DIGEST = "ab" * 32
@@ -514,6 +552,41 @@ def test_the_example_shows_the_defaults_where_it_comments_a_setting_out() -> Non
         assert provider.effective_auth == plain.providers[name].effective_auth
         assert msgspec.structs.replace(provider, auth=None) == plain.providers[name]
     assert shown.default_provider == plain.default_provider
+    catalogue = Prices.packaged()
+    for name, model in plain.models.items():
+        known = catalogue.find(name)
+        follows: Table = {"provider": plain.provider_of(name), "upstream": name}
+        follows |= {"window": known.window, "max_output": known.max_output} if known else {}
+        assert shown.models[name] in (model, msgspec.structs.replace(model, **follows))
+    for name, route in plain.routes.items():
+        follows = {"baseline": plain.route_baseline(name), "sampled": plain.cache.sampled}
+        assert shown.routes[name] in (route, msgspec.structs.replace(route, **follows))
+
+
+def test_the_routes_that_the_example_comments_out_are_good_ones() -> None:
+    text = re.sub(r"(?m)^# (\[routes\.|  (?:models|min_tier) = )", r"\1", EXAMPLE.read_text())
+    settings = read_settings(tomllib.loads(text), source="example")
+    assert settings.route_models("economy") == tuple(settings.models)
+    assert settings.route_models("good") == ("gpt-4.1", "claude-sonnet-4.5", "gemini-2.5-flash")
+    assert settings.route_models("gpt-4o") == ("gpt-4o", "deepseek-v3.2")
+    assert settings.doubts() == []
+
+
+def test_the_example_is_a_reseller_of_four_models_at_flat_prices() -> None:
+    settings = load_settings(EXAMPLE)
+    prices = {name: model.price for name, model in settings.models.items()}
+    assert prices == {
+        "gpt-4.1": {"input": "8", "output": "8"},
+        "claude-sonnet-4.5": {"input": "15", "output": "15"},
+        "gemini-2.5-flash": {"input": "2.50", "output": "2.50"},
+        "deepseek-v3.2": {"input": "0.42", "output": "0.42"},
+    }
+    assert settings.route_baseline("economy") == "gpt-4.1"
+
+
+def test_the_example_names_every_capability() -> None:
+    told = EXAMPLE.read_text().partition("# can = ")[2].partition("# verbosity = ")[0]
+    assert set(get_args(Capability)) <= set(re.findall(r'"(\w+)"', told))
 
 
 @pytest.mark.parametrize(
@@ -592,6 +665,18 @@ def test_a_key_that_would_never_be_sent_is_refused() -> None:
             {"providers": {"p": {"base_url": URL}, "a.b": {"base_url": URL, "auth": "basic"}}},
             "providers.a.b.auth: must be one of: client, key, none",
         ),
+        (
+            {"routes": {"gpt-4.1": {"models": ["m"], "sampled": "join"}}},
+            "routes.gpt-4.1.sampled: must be one of: cache, collapse, bypass",
+        ),
+        (
+            {"models": {"gpt-4.1": {"can": ["tools", "fly"]}}},
+            f"models.gpt-4.1.can[1]: must be one of: {', '.join(get_args(Capability))}",
+        ),
+        (
+            {"models": {"gpt-4.1": {"cannot": ["fly"]}}},
+            f"models.gpt-4.1.cannot[0]: must be one of: {', '.join(get_args(Capability))}",
+        ),
     ],
 )
 def test_an_unknown_choice_is_told_what_there_is(table: Table, said: str) -> None:
@@ -613,3 +698,161 @@ def test_a_base_url_that_is_most_likely_a_mistake_is_doubted(address: str, doubt
     found = read(provider={"base_url": address}).doubts()
     assert len(found) == doubts
     assert all(each.startswith("providers.p.base_url: ") for each in found)
+
+
+def routed(route: Table, name: str = "r", **models: Table) -> Table:
+    """A route over models of three tiers."""
+    return {"routing": {"tiers": ["small", "medium", "large"]}, "models": models, "routes": {name: route}}
+
+
+TIERED: Table = {"s": {"tier": "small"}, "l": {"tier": "large"}, "free": {}, "m": {"tier": "medium"}}
+
+
+@pytest.mark.parametrize(
+    ("min_tier", "models"), [("small", ("s", "l", "m")), ("medium", ("l", "m")), ("large", ("l",))]
+)
+def test_a_least_tier_takes_every_model_from_there_up_in_the_files_order(
+    min_tier: str, models: tuple[str, ...]
+) -> None:
+    settings = read(routed({"min_tier": min_tier}, **TIERED))
+    assert settings.route_models("r") == models
+    assert settings.route_baseline("r") == models[0]
+
+
+def test_a_route_names_models_whether_the_settings_have_them_or_not() -> None:
+    settings = read(routed({"models": ["other", "s"]}, **TIERED))
+    assert settings.route_models("r") == ("other", "s")
+    assert settings.route_baseline("r") == "other"
+    assert read(routed({"models": ["other", "s"], "baseline": "s"}, **TIERED)).route_baseline("r") == "s"
+    with pytest.raises(KeyError):
+        settings.route_models("s")
+
+
+@pytest.mark.parametrize("name", ["s", "gpt-4o"])
+def test_a_route_may_have_the_name_of_a_model_and_still_means_models(name: str) -> None:
+    settings = read(routed({"models": [name, "r"]}, name=name, **TIERED))
+    assert settings.route_models(name) == (name, "r")
+    both = {"routes": {"r": {"models": ["m", "t"]}, "t": {"models": ["t", "n"]}}}
+    assert read(both).route_models("r") == ("m", "t")
+
+
+@pytest.mark.parametrize(
+    ("route", "said"),
+    [
+        ({}, "routes.r: give either models, "),
+        ({"models": []}, "routes.r: give either models, "),
+        ({"models": ["s"], "min_tier": "small"}, "routes.r: give either models, "),
+        ({"models": ["s", ""]}, "routes.r.models: an empty name stands there."),
+        ({"models": ["s", "x", "s"]}, "routes.r.models: 's' stands there twice."),
+        ({"min_tier": ""}, "routes.r.min_tier: '' is not in routing.tiers; there is: small, medium, large."),
+        ({"min_tier": "huge"}, "routes.r.min_tier: 'huge' is not in routing.tiers; there is: small, medium, large."),
+        (
+            {"models": ["s", "x"], "baseline": "l"},
+            "routes.r.baseline: 'l' is not a model of this route; there is: s, x.",
+        ),
+        ({"models": ["s"], "baseline": ""}, "routes.r.baseline: '' is not a model of this route; there is: s."),
+        (
+            {"min_tier": "medium", "baseline": "s"},
+            "routes.r.baseline: 's' is not a model of this route; there is: l, m.",
+        ),
+    ],
+)
+def test_a_route_that_makes_no_sense_is_named(route: Table, said: str) -> None:
+    assert refused(routed(route, **TIERED)).startswith(f"file: {said}")
+
+
+def test_a_least_tier_that_no_model_has_is_refused() -> None:
+    said = refused(routed({"min_tier": "medium"}, s={"tier": "small"}, free={}))
+    assert said.startswith("file: routes.r.min_tier: no model in [models] has tier 'medium' or one above")
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_nothing_has_an_empty_name(name: str) -> None:
+    for table, path in [
+        (routed({"models": ["s"]}, name=name), "routes"),
+        ({"models": {name: {}}}, "models"),
+        ({"routing": {"tiers": ["small", name]}}, "routing.tiers"),
+    ]:
+        assert refused(table) == f"file: {path}: an empty name stands there."
+
+
+def test_tiers_stand_once_and_hold_what_models_say() -> None:
+    assert refused({"routing": {"tiers": ["a", "b", "a"]}}) == "file: routing.tiers: 'a' stands there twice."
+    said = refused({"routing": {"tiers": ["a", "b"]}, "models": {"gpt-4.1": {"tier": "c"}}})
+    assert said == "file: models.gpt-4.1.tier: 'c' is not in routing.tiers; there is: a, b."
+    said = refused({"models": {"gpt-4.1": {"tier": "c"}}})
+    assert said.startswith("file: models.gpt-4.1.tier: 'c' is not in routing.tiers; say there what tiers there are")
+
+
+@pytest.mark.parametrize("name", ["window", "max_output"])
+def test_a_model_takes_and_gives_something(name: str) -> None:
+    assert refused({"models": {"m": {name: 0}}}) == f"file: models.m.{name}: must be at least 1 token."
+    assert getattr(read({"models": {"m": {name: 1}}}).models["m"], name) == 1
+
+
+def test_a_model_that_can_and_cannot_is_refused() -> None:
+    said = refused({"models": {"m": {"can": ["tools", "vision"], "cannot": ["audio", "vision"]}}})
+    assert said == "file: models.m.cannot: vision stands in can too; leave it in one of them."
+    assert read({"models": {"m": {"can": ["tools"], "cannot": ["audio"]}}}).models["m"].cannot == ("audio",)
+
+
+@pytest.mark.parametrize("verbosity", [0, -1.5, float("inf"), float("nan")])
+def test_a_model_writes_more_than_nothing(verbosity: float) -> None:
+    assert refused({"models": {"m": {"verbosity": verbosity}}}).startswith("file: models.m.verbosity: must be more ")
+    assert read({"models": {"m": {"verbosity": 2}}}).models["m"].verbosity == 2.0
+
+
+def test_a_models_provider_is_the_default_unless_it_is_said() -> None:
+    providers = {"a": {"base_url": URL}, "b": {"base_url": URL}}
+    models: Table = {"m": {"provider": "b"}, "n": {}}
+    settings = read_settings(
+        {"providers": providers, "models": models, "routing": {"default_provider": "a"}}, source="file"
+    )
+    assert [settings.provider_of(name) for name in ("m", "n", "unnamed")] == ["b", "a", "a"]
+
+
+def over_two(route: Table, *, auth: str) -> Table:
+    """A route and two providers; clients pay for themselves at the second under "client"."""
+    return {
+        "providers": {"a": {"base_url": URL, "auth": "none"}, "b": {"base_url": URL, "auth": auth}},
+        "routing": {"default_provider": "a", "tiers": ["any"]},
+        "models": {"m": {"provider": "b", "tier": "any"}, "n": {"provider": "b"}, "o": {"tier": "any"}},
+        "routes": {"r": route},
+    }
+
+
+@pytest.mark.parametrize(
+    ("route", "path"), [({"models": ["m", "unnamed"]}, "routes.r.models"), ({"min_tier": "any"}, "routes.r.min_tier")]
+)
+def test_a_route_over_several_providers_pays_with_no_clients_key(route: Table, path: str) -> None:
+    said = refused(over_two(route, auth="client"))
+    assert said.startswith(f"file: {path}: ")
+    assert 'at b (auth = "client") each client pays for itself' in said
+    assert read(over_two(route, auth="none")).routes["r"]
+
+
+def test_a_route_within_one_provider_may_pay_with_a_clients_key() -> None:
+    assert read(over_two({"models": ["m", "n"]}, auth="client")).route_models("r") == ("m", "n")
+
+
+@pytest.mark.parametrize(
+    ("table", "doubts"),
+    [
+        (routed({"models": ["s", "l"]}, **TIERED), []),
+        (routed({"models": ["s", "l"]}, name="s", **TIERED), []),
+        (routed({"models": ["s"]}, **TIERED), ["routes.r: s is its only model; there is nothing to choose."]),
+        (routed({"min_tier": "large"}, **TIERED), ["routes.r: l is its only model; there is nothing to choose."]),
+        (
+            routed({"min_tier": "medium"}, name="s", **TIERED),
+            ["routes.s: it has the name of a model and does not list it"],
+        ),
+        (
+            {"routes": {"r": {"models": ["x", "y"]}, "x": {"models": ["y", "z"]}}},
+            ["routes.x: it has the name of a model and does not list it"],
+        ),
+    ],
+)
+def test_a_route_that_is_most_likely_a_mistake_is_doubted(table: Table, doubts: list[str]) -> None:
+    found = read(table).doubts()
+    assert len(found) == len(doubts)
+    assert all(each.startswith(doubt) for each, doubt in zip(found, doubts, strict=True))

@@ -1,0 +1,261 @@
+"""What makes no sense in settings, alone or together.
+
+Rule: whoever starts with settings that passed here meets no surprise later. An error names the setting's path and says
+what to do; it never repeats a secret.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from pricing.table import own_rates
+from proxy.errors import StartupError
+from proxy.settings import LOOPBACK, Key, Model, Provider, Server, Settings
+
+# What a request to a provider says by itself, or must not say.
+_OWN_HEADERS = frozenset(
+    "accept accept-encoding api-key authorization cache-control connection content-encoding content-length "
+    "content-type cookie expect host openai-organization openai-project te trailer transfer-encoding upgrade "
+    "user-agent x-api-key".split()
+)
+_OWN_PREFIXES = ("x-penstock-", "x-stainless-")
+# Requests that differ in one of these have different answers.
+_NEVER_IGNORED = frozenset("messages model prompt input tools functions n response_format".split())
+_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - to know them
+_PORTS = {"http": 80, "https": 443}
+
+
+def check(settings: Settings) -> None:
+    """Raises StartupError where these settings make no sense. Later checks rely on earlier ones."""
+    _check_providers(settings)
+    _check_keys(settings)
+    _check_models(settings)
+    _check_routes(settings)
+    _check_cache(settings)
+    _check_host(settings)
+    _check_loops(settings)
+    _check_headers(settings.server)
+    _check_bounds(settings)
+
+
+def _check_providers(settings: Settings) -> None:
+    if not settings.providers:
+        raise StartupError("providers: at least one is needed: [providers.NAME] with a base_url, or --upstream URL.")
+    for name, provider in settings.providers.items():
+        _check_provider(f"providers.{name}", provider, shared=settings.cache.shared)
+    if settings.routing.default_provider is None and len(settings.providers) > 1:
+        raise StartupError(
+            "routing.default_provider: there are several providers; name the one for models not listed in [models]."
+        )
+    named = {"routing.default_provider": settings.default_provider}
+    named |= {f"models.{name}.provider": model.provider for name, model in settings.models.items() if model.provider}
+    for path, provider_name in named.items():
+        if provider_name not in settings.providers:
+            raise StartupError(
+                f"{path}: there is no [providers.{provider_name}]; there is: {', '.join(settings.providers)}."
+            )
+
+
+def _check_provider(path: str, provider: Provider, *, shared: bool) -> None:
+    _check_address(f"{path}.base_url", provider.base_url)
+    _check_variable(f"{path}.api_key_env", provider.api_key_env)
+    auth = provider.effective_auth
+    if auth == "key" and not provider.api_key_env:
+        raise StartupError(f'{path}.api_key_env: auth = "key" needs the environment variable that holds the key.')
+    if auth == "client" and provider.api_key_env:
+        raise StartupError(
+            f'{path}.auth: with "client" each client\'s own key is sent, and {provider.api_key_env} never would be; '
+            f'leave api_key_env out, or say auth = "key".'
+        )
+    if auth == "client" and shared:
+        raise StartupError(f'{path}.auth: with "client" each client pays for itself; cache.shared = true is refused.')
+    for name, most in {"max_retries": 10, "breaker_failures": 1000}.items():
+        if not 0 <= getattr(provider, name) <= most:
+            raise StartupError(f"{path}.{name}: must be from 0 to {most}.")
+    _check_positive(path, provider, ("connect_timeout", "first_event_timeout", "idle_timeout", "total_timeout"))
+
+
+def _check_address(path: str, url: str) -> None:
+    if not re.fullmatch(r"(?i:https?)://[^/\s?#@]+(/[^\s?#]*)?", url):
+        raise StartupError(f"{path}: {url!r} is no address; write https://host/v1, without query or password.")
+    try:
+        address = urlsplit(url)
+        (address.hostname or "").encode("idna"), address.port  # both raise where they make no sense
+    except ValueError as error:
+        raise StartupError(f"{path}: {url!r} is no address: {error}.") from None
+
+
+def _check_variable(path: str, name: str | None) -> None:
+    """A name of an environment variable; a secret that was put there by mistake is not repeated."""
+    if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise StartupError(f"{path}: must be the name of an environment variable that holds the key, not the key.")
+
+
+def _check_keys(settings: Settings) -> None:
+    for index, key in enumerate(settings.keys):
+        _check_key(f"keys[{index}]", key)
+        if any(key.name == other.name for other in settings.keys[:index]):
+            raise StartupError(f"keys[{index}].name: there is another key named {key.name!r}.")
+    for name, provider in settings.providers.items():
+        if settings.keys and provider.effective_auth == "client":
+            raise StartupError(
+                f"providers.{name}.auth: with [[keys]] clients show keys of this proxy, not the provider's; "
+                f'name the provider\'s own key in api_key_env, or say auth = "none".'
+            )
+
+
+def _check_key(path: str, key: Key) -> None:
+    _check_variable(f"{path}.key_env", key.key_env)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", key.name):
+        raise StartupError(f"{path}.name: {key.name!r}: up to 64 letters, digits, '.', '_' and '-'.")
+    if (key.key_env is None) == (key.key_sha256 is None):
+        raise StartupError(
+            f"{path}: give either key_env, the environment variable that holds the key, or key_sha256, its digest."
+        )
+    if key.key_sha256 is not None and not re.fullmatch(r"[0-9A-Fa-f]{64}", key.key_sha256):
+        raise StartupError(
+            f"{path}.key_sha256: must be 64 hexadecimal digits and no more: printf %s KEY | sha256sum | cut -c1-64"
+        )
+    for segment in key.passthrough:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", segment):
+            raise StartupError(f'{path}.passthrough: {segment!r} is no leading segment of a path, such as "files".')
+
+
+def _check_models(settings: Settings) -> None:
+    tiers = settings.routing.tiers
+    _check_names("routing.tiers", tiers)
+    _check_names("models", settings.models)
+    for name, model in settings.models.items():
+        path = f"models.{name}"
+        _check_tier(f"{path}.tier", model.tier, tiers)
+        _check_model(path, model)
+
+
+def _check_model(path: str, model: Model) -> None:
+    try:
+        own_rates(model.price)
+    except ValueError as error:
+        raise StartupError(f"{path}.price: {error}.") from None
+    counts = {f"{path}.window": model.window, f"{path}.max_output": model.max_output}
+    _check_least({where: count for where, count in counts.items() if count is not None}, 1, "at least 1 token")
+    if both := [each for each in model.can if each in model.cannot]:
+        raise StartupError(f"{path}.cannot: {both[0]} stands in can too; leave it in one of them.")
+    if not 0 < model.verbosity < math.inf:
+        raise StartupError(f"{path}.verbosity: must be more than 0: 2 writes twice what another would.")
+
+
+def _check_tier(path: str, tier: str | None, tiers: tuple[str, ...]) -> None:
+    if tier is not None and tier not in tiers:
+        there = f"there is: {', '.join(tiers)}" if tiers else 'say there what tiers there are, as ["small", "large"]'
+        raise StartupError(f"{path}: {tier!r} is not in routing.tiers; {there}.")
+
+
+def _check_routes(settings: Settings) -> None:
+    _check_names("routes", settings.routes)
+    for name, route in settings.routes.items():
+        path = f"routes.{name}"
+        if bool(route.models) == (route.min_tier is not None):
+            raise StartupError(
+                f"{path}: give either models, the names of those that may answer, or min_tier, for all of [models] "
+                f"from that tier up."
+            )
+        _check_names(f"{path}.models", route.models)
+        _check_tier(f"{path}.min_tier", route.min_tier, settings.routing.tiers)
+        models = settings.route_models(name)
+        if not models:
+            raise StartupError(
+                f"{path}.min_tier: no model in [models] has tier {route.min_tier!r} or one above; give one of them one."
+            )
+        if route.baseline is not None and route.baseline not in models:
+            raise StartupError(
+                f"{path}.baseline: {route.baseline!r} is not a model of this route; there is: {', '.join(models)}."
+            )
+        _check_payer(f"{path}.{'min_tier' if route.min_tier else 'models'}", models, settings)
+
+
+def _check_payer(path: str, models: Iterable[str], settings: Settings) -> None:
+    """A client's own key is for one provider: no other may see it, nor would it be worth anything there."""
+    at = dict.fromkeys(map(settings.provider_of, models))
+    for name in at if len(at) > 1 else ():
+        if settings.providers[name].effective_auth == "client":
+            raise StartupError(
+                f'{path}: these lie at several providers ({", ".join(at)}), and at {name} (auth = "client") each '
+                f"client pays for itself; name models of one provider, or give providers.{name} an api_key_env."
+            )
+
+
+def _check_names(path: str, names: Iterable[str]) -> None:
+    seen = set[str]()
+    for name in names:
+        if not name.strip():
+            raise StartupError(f"{path}: an empty name stands there.")
+        if name in seen:
+            raise StartupError(f"{path}: {name!r} stands there twice.")
+        seen.add(name)
+
+
+def _check_cache(settings: Settings) -> None:
+    for name in settings.cache.ignore:
+        if not name or name in _NEVER_IGNORED:
+            raise StartupError(f"cache.ignore: {name!r} cannot be ignored: other requests would get its answer.")
+
+
+def _check_host(settings: Settings) -> None:
+    if settings.server.loopback or settings.keys:
+        return
+    for name, provider in settings.providers.items():
+        if provider.effective_auth != "client":
+            raise StartupError(
+                f"server.host: {settings.server.host} is public, and providers.{name} pays for whoever reaches it. "
+                f'Use host = "127.0.0.1", declare [[keys]], or say auth = "client" for each provider.'
+            )
+
+
+def _check_loops(settings: Settings) -> None:
+    """A provider must not be this proxy: each of its calls would be another request to it, for ever."""
+    host, port = settings.server.host.lower(), settings.server.port
+    own = {host, *LOOPBACK, *_EVERYWHERE} if settings.server.loopback or host in _EVERYWHERE else {host}
+    for name, provider in settings.providers.items():
+        address = urlsplit(provider.base_url)
+        if address.hostname in own and (address.port or _PORTS[address.scheme]) == port:
+            raise StartupError(
+                f"providers.{name}.base_url: {provider.base_url} is this proxy itself; give it the provider's "
+                f"address, or give the proxy another server.port."
+            )
+
+
+def _check_headers(server: Server) -> None:
+    for name in server.forward_headers:
+        own = name.lower() in _OWN_HEADERS or name.lower().startswith(_OWN_PREFIXES)
+        if own or not re.fullmatch(r"[A-Za-z0-9-]+", name):
+            raise StartupError(f"server.forward_headers: {name!r} is no header that clients may set at a provider.")
+    for origin in server.cors_origins:
+        if not re.fullmatch(r"https?://[^/\s*]+", origin):
+            raise StartupError(f"server.cors_origins: {origin!r} is no origin; write https://host or http://host:port.")
+
+
+def _check_bounds(settings: Settings) -> None:
+    server = settings.server
+    if not 0 <= server.port <= 65535:
+        raise StartupError("server.port: must be from 0 (any free one) to 65535.")
+    sizes = {f"server.{name}": getattr(server, name) for name in ("max_body", "max_header_size", "max_buffered")}
+    sizes |= {f"providers.{name}.max_event": provider.max_event for name, provider in settings.providers.items()}
+    _check_least(sizes | {"cache.max_entry": settings.cache.max_entry}, 1024, "at least 1KiB")
+    if server.max_buffered < server.max_body:
+        raise StartupError("server.max_buffered: must be at least server.max_body, or no such body could come in.")
+    counts = ("max_headers", "max_connections", "max_flights", "max_readers")
+    _check_least({f"server.{name}": getattr(server, name) for name in counts}, 1, "at least 1")
+    _check_positive("server", server, ("head_timeout", "body_timeout", "send_timeout"))
+
+
+def _check_least(values: dict[str, int], least: int, words: str) -> None:
+    for path, value in values.items():
+        if value < least:
+            raise StartupError(f"{path}: must be {words}.")
+
+
+def _check_positive(path: str, table: Server | Provider, names: tuple[str, ...]) -> None:
+    for name in names:
+        if getattr(table, name) <= 0:
+            raise StartupError(f"{path}.{name}: must be more than 0.")
