@@ -12,6 +12,8 @@
     ├── NotFound                     404
     ├── MethodNotAllowed             405
     ├── NotCached                    504  only-if-cached and nothing is
+    ├── NoModelFits                  400  no model of a route can do what the request needs
+    ├── OverCostCap                  400  every model may cost more than the request allows
     ├── NoWebSocket                  501
     ├── Overloaded                   503  too much is under way
     ├── ShuttingDown                 503
@@ -19,6 +21,7 @@
         ├── UpstreamConnectError     502  nothing was sent
         ├── UpstreamTLSError         502  nothing was sent
         ├── UpstreamAuthError        502  the provider refused the operator's key
+        ├── UpstreamUnavailable      503  it failed too often just now, and is not asked
         ├── UpstreamBadContentType   502  HTML, a redirect, an encoding that was not asked for
         ├── UpstreamTooLarge         502  one event over its bound
         ├── UpstreamReset            502  lost after it was sent
@@ -118,6 +121,20 @@ class NotCached(PenstockError):
     retry = False
 
 
+class NoModelFits(PenstockError):
+    status = 400
+    type = "invalid_request_error"
+    code = "no_model_fits"
+    retry = False
+
+
+class OverCostCap(PenstockError):
+    status = 400
+    type = "invalid_request_error"
+    code = "max_cost_exceeded"
+    retry = False
+
+
 class NoWebSocket(PenstockError):
     status = 501
     type = "invalid_request_error"
@@ -145,8 +162,8 @@ class UpstreamError(PenstockError):
     type = "upstream_error"
     code = "upstream_error"
 
-    def __init__(self, message: str, *, detail: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, detail: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after=retry_after)
         self.detail = detail
 
 
@@ -166,6 +183,21 @@ class UpstreamAuthError(UpstreamError):
 
     def __init__(self, provider: str) -> None:
         super().__init__(f"The provider {provider!r} refused the key that this proxy is configured with.")
+
+
+class UpstreamUnavailable(UpstreamError):
+    """Nobody was asked: what may answer failed too often just now. `seconds`: until one of it is tried again.
+
+    `reasons`: why each model is not asked.
+    """
+
+    status = 503
+    code = "upstream_unavailable"
+
+    def __init__(self, seconds: float, reasons: str = "") -> None:
+        said = "has failed too often just now" if seconds else "cannot be asked now"
+        why = f" ({reasons})" if reasons else ""
+        super().__init__(f"Every model that may answer this {said}{why}.", retry_after=max(1.0, seconds))
 
 
 class UpstreamBadContentType(UpstreamError):

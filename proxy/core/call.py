@@ -4,6 +4,7 @@ Rule: everything that a request may say is read here, once, and checked; later c
 """
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
@@ -15,17 +16,28 @@ from proxy.errors import InvalidRequest
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 Replay = Literal["instant", "recorded"]
+Wish = Literal["cheapest", "exact"]
 Headers = Mapping[bytes, bytes]
 
 CREDENTIALS = (b"authorization", b"api-key")
 ACCOUNT = (b"openai-organization", b"openai-project")
-DIRECTIVES = (b"cache-control", b"x-penstock-ttl", b"x-penstock-sample", b"x-penstock-replay", b"x-penstock-route")
+DIRECTIVES = (
+    b"cache-control",
+    b"x-penstock-ttl",
+    b"x-penstock-sample",
+    b"x-penstock-replay",
+    b"x-penstock-route",
+    b"x-penstock-max-cost-usd",
+)
 RETRY_COUNT = b"x-stainless-retry-count"  # an SDK that retries by itself says so with it
 HEEDED = (*CREDENTIALS, *ACCOUNT, *DIRECTIVES, RETRY_COUNT)
 
 
 class Directives(msgspec.Struct, frozen=True):
-    """How a request wants to be answered: its `Cache-Control` and `x-penstock-*` headers. Times in seconds."""
+    """How a request wants to be answered: its `Cache-Control` and `x-penstock-*` headers. Times in seconds.
+
+    `route`: forbid or allow another model than the one named, if anything was said. `max_cost` in USD.
+    """
 
     no_cache: bool = False
     no_store: bool = False
@@ -34,7 +46,8 @@ class Directives(msgspec.Struct, frozen=True):
     ttl: float | None = None
     sample: bytes = b""
     replay: Replay | None = None
-    exact: bool = False
+    route: Wish | None = None
+    max_cost: Decimal | None = None
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -171,7 +184,8 @@ def read_directives(headers: Headers) -> Directives:
         ttl=_ttl(headers),
         sample=_sample(headers),
         replay="recorded" if replay == "recorded" else "instant" if replay else None,
-        exact=route == "exact",
+        route="exact" if route == "exact" else "cheapest" if route else None,
+        max_cost=_max_cost(headers),
     )
 
 
@@ -200,6 +214,19 @@ def _ttl(headers: Headers) -> float | None:
     if ttl is None:
         raise InvalidRequest("`x-penstock-ttl` must be a number of seconds, 0 or more.", param="x-penstock-ttl")
     return ttl
+
+
+def _max_cost(headers: Headers) -> Decimal | None:
+    value = headers.get(b"x-penstock-max-cost-usd")
+    if value is None:
+        return None
+    text = value.decode("latin-1").strip()
+    if _seconds(text) is None or len(text) > 30:  # the same digits, with a fraction or without
+        raise InvalidRequest(
+            "`x-penstock-max-cost-usd` must be a number of US dollars, 0 or more, such as 0.05.",
+            param="x-penstock-max-cost-usd",
+        )
+    return Decimal(text)
 
 
 def _sample(headers: Headers) -> bytes:

@@ -7,9 +7,11 @@ another key is a miss, and nothing in a cache directory is ever executed.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import msgspec
 
+from pricing.cost import Usage
 from proxy.core.recording import Kind
 from proxy.core.sse import Decoder, Event
 from proxy.core.view import as_stream, template_of
@@ -22,7 +24,9 @@ _TEMPLATES = 3
 
 
 class Meta(msgspec.Struct, frozen=True, array_like=True):
-    """What is known of an entry besides its bytes. Times in seconds; `ended` since the epoch."""
+    """What is known of an entry besides its bytes. Times in seconds; `ended` since the epoch. `model` is the provider's
+    name of it; `usage` what was billed, None where the provider did not say.
+    """
 
     key: bytes
     kind: Kind
@@ -33,15 +37,29 @@ class Meta(msgspec.Struct, frozen=True, array_like=True):
     epoch: int
     usage_asked: bool
     has_usage: bool
+    usage: Usage | None = None
+    service: str | None = None  # the `service_tier` that it had
+
+
+@dataclass(slots=True)
+class Worth:
+    """What an answer would cost in USD, as it was reckoned last; `minute` since the epoch."""
+
+    minute: int = -1
+    usd: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry:
-    """One stored answer: `body` is all events joined, `times[i]` when event i came (seconds after the request)."""
+    """One stored answer: `body` is all events joined, `times[i]` when event i came (seconds after the request).
+
+    `worth` is a note of whoever gives it.
+    """
 
     meta: Meta
     body: bytes
     times: Sequence[float]
+    worth: Worth = field(default_factory=Worth)
     _templates: dict[tuple[bool, bool], list[bytes]] = field(default_factory=dict)
 
     @property

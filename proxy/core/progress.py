@@ -19,7 +19,18 @@ SUBSTANCE = ("content", "refusal", "tool_calls", "function_call", "audio")
 class ChatProgress:
     """Takes the events of one answer in order; `choices` is how many the request asked for."""
 
-    __slots__ = ("_open", "choices", "done", "error", "finishes", "has_usage", "malformed", "repeated", "substance")
+    __slots__ = (
+        "_open",
+        "choices",
+        "done",
+        "error",
+        "finishes",
+        "malformed",
+        "repeated",
+        "service",
+        "substance",
+        "usage",
+    )
 
     def __init__(self, choices: int) -> None:
         self.choices = choices
@@ -28,7 +39,8 @@ class ChatProgress:
         self.error: object = None
         self.malformed = False
         self.repeated = False
-        self.has_usage = False
+        self.usage: object = None  # the last that was said
+        self.service: str | None = None
         self.done = False
         self._open: set[int] = set()
 
@@ -45,7 +57,9 @@ class ChatProgress:
         if chunk.get("error") is not None:
             self.error = chunk["error"]
         if chunk.get("usage") is not None:
-            self.has_usage = True
+            self.usage = chunk["usage"]
+        if isinstance(service := chunk.get("service_tier"), str):
+            self.service = service
         choices = chunk.get("choices")
         if isinstance(choices, list):
             for choice in choices:
@@ -65,6 +79,10 @@ class ChatProgress:
         if isinstance(finish, str) and finish:  # some providers say "" for null
             self.repeated = self.repeated or index in self.finishes
             self.finishes[index] = finish
+
+    @property
+    def has_usage(self) -> bool:
+        return self.usage is not None
 
     @property
     def begun(self) -> bool:

@@ -1,6 +1,7 @@
 """Everything that a request may say is read once, and refused by its name where it makes no sense."""
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -51,8 +52,13 @@ def test_a_request_without_directives_says_nothing() -> None:
         (b"x-penstock-sample", b"0", Directives(sample=b"0")),
         (b"x-penstock-replay", b"instant", Directives(replay="instant")),
         (b"x-penstock-replay", b" Recorded", Directives(replay="recorded")),
-        (b"x-penstock-route", b"exact", Directives(exact=True)),
-        (b"x-penstock-route", b"cheapest", Directives(exact=False)),
+        (b"x-penstock-route", b"exact", Directives(route="exact")),
+        (b"x-penstock-route", b"cheapest", Directives(route="cheapest")),
+        (b"x-penstock-route", b" EXACT ", Directives(route="exact")),
+        (b"x-penstock-max-cost-usd", b"0.05", Directives(max_cost=Decimal("0.05"))),
+        (b"x-penstock-max-cost-usd", b" 2 ", Directives(max_cost=Decimal(2))),
+        (b"x-penstock-max-cost-usd", b"0", Directives(max_cost=Decimal(0))),
+        (b"x-penstock-max-cost-usd", b"1.", Directives(max_cost=Decimal(1))),
     ],
 )
 def test_each_directive_is_heard(name: bytes, value: bytes, meant: Directives) -> None:
@@ -100,6 +106,10 @@ def test_an_age_beyond_all_numbers_is_as_good_as_for_ever(age: bytes) -> None:
             ("x-penstock-ttl", value)
             for value in (b"", b"-1", b"1h", b"nan", b"inf", b"1e3", b"5, 6", b"\xd9\xa3", b"1_0")
         ),
+        *(
+            ("x-penstock-max-cost-usd", value)
+            for value in (b"", b"-1", b"$1", b"nan", b"inf", b"1e3", b"1,5", b".5", b"\xb2", b"1_0", b"0." + b"1" * 29)
+        ),
         *(("x-penstock-sample", value) for value in (b"-1", b"1.0", b"a", b"1, 2", b"\xb2", b"1" * 19)),
         *(("x-penstock-replay", value) for value in (b"", b"slow", b"instant, recorded", b"\xff")),
         *(("x-penstock-route", value) for value in (b"", b"cheap", b"exact, exact")),
@@ -109,6 +119,11 @@ def test_a_directive_that_makes_no_sense_is_refused_by_its_name(name: str, value
     error = refused(b'{"model":"m"}', {name.encode(): value})
     assert (error.status, error.param) == (400, name)
     assert f"`{name}`" in error.message
+
+
+def test_a_cap_is_as_exact_as_it_was_said() -> None:
+    cap = said(b"x-penstock-max-cost-usd", b"0.1234567890123456789012345678").max_cost
+    assert cap == Decimal("0.1234567890123456789012345678")  # as a float it would have lost half of its digits
 
 
 def test_one_sample_has_one_name() -> None:
@@ -129,6 +144,7 @@ def test_any_bytes_in_headers_are_read_or_refused(headers: Headers) -> None:
     assert named is None or named.encode() in headers
     assert found.ttl is None or found.ttl >= 0
     assert found.max_age is None or found.max_age >= 0
+    assert found.max_cost is None or (found.max_cost.is_finite() and found.max_cost >= 0)
 
 
 def test_headers_that_came_twice_are_joined_in_their_order() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.core.entry import MAGIC, Entry, Meta, make_entry, pack, unpack
+from pricing.cost import Usage
+from proxy.core.entry import MAGIC, Entry, Meta, Worth, make_entry, pack, unpack
 from proxy.core.recording import Kind
 from proxy.core.sse import DONE, Decoder, Event, encode
 
@@ -72,6 +74,44 @@ def test_any_entry_survives_the_way_to_the_disk_and_back(
     plain = meta("json")
     entry = Entry(Meta(key, "json", plain.provider, model, 1.0, 2.0, 0, False, False), body, tuple(times))
     assert same(unpack(pack(entry)), entry)
+
+
+billed = st.builds(Usage, st.integers(1000, 10**8), st.integers(0, 500), st.integers(0, 10**8), st.integers(0, 500))
+
+
+@settings(deadline=None)
+@given(billed, st.none() | st.text(max_size=10))
+def test_what_an_answer_used_survives_the_way_to_the_disk_and_back(usage: Usage, service: str | None) -> None:
+    entry = Entry(msgspec.structs.replace(meta(), usage=usage, service=service), b"", ())
+    again = unpack(pack(entry))
+    assert again is not None
+    assert (again.meta.usage, again.meta.service) == (usage, service)
+
+
+def test_a_usage_that_no_call_has_makes_no_entry() -> None:
+    said = msgspec.structs.astuple(meta())
+    good = {"input": 5, "cached": 1, "output": 0}
+    payload = msgspec.msgpack.encode([[*said[:9], good, None], b"", []])
+    assert unpack(MAGIC + hashlib.sha256(payload).digest() + payload) is not None
+    for usage in ({"input": 1, "cached": 5, "output": 0}, {"input": -1, "cached": 0, "output": 0}, {"input": 1}, [1]):
+        payload = msgspec.msgpack.encode([[*said[:9], usage, None], b"", []])
+        assert unpack(MAGIC + hashlib.sha256(payload).digest() + payload) is None
+
+
+def test_an_entry_of_a_version_that_kept_no_usage_is_read_and_says_none() -> None:
+    payload = msgspec.msgpack.encode([msgspec.structs.astuple(meta())[:9], b"body", [0.5]])
+    found = unpack(MAGIC + hashlib.sha256(payload).digest() + payload)
+    assert found is not None
+    assert (found.meta.usage, found.meta.service, found.body) == (None, None, b"body")
+
+
+def test_what_an_answer_is_worth_is_a_note_of_each_process_and_of_each_entry() -> None:
+    one, other = completed(), completed()
+    one.worth.minute, one.worth.usd = 5, Decimal("0.01")
+    assert other.worth == Worth(-1, None)
+    again = unpack(pack(one))
+    assert again is not None
+    assert again.worth == Worth()
 
 
 @pytest.mark.parametrize("entry", ENTRIES.values(), ids=ENTRIES)

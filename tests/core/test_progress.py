@@ -160,6 +160,24 @@ def test_usage_is_seen_where_it_says_something() -> None:
     assert not progress(of(choice("a"), usage=None)).has_usage
 
 
+def test_of_the_usages_that_a_stream_says_the_last_one_counts() -> None:
+    found = progress(of(usage={"total_tokens": 1}), of(usage={"total_tokens": 5}), of(choice("a"), usage=None))
+    assert found.usage == {"total_tokens": 5}
+    assert progress(of(choice("a"))).usage is None
+    assert progress(of(usage="nonsense")).usage == "nonsense"  # whether it makes sense is for others to say
+
+
+def test_the_service_that_an_answer_had_is_the_last_that_it_names() -> None:
+    assert progress(of(choice("a"))).service is None
+    assert progress(of(service_tier="auto"), of(service_tier="flex"), of(service_tier=None)).service == "flex"
+
+
+@pytest.mark.parametrize("service", [None, 5, True, [], {"name": "flex"}])
+def test_a_service_that_is_no_word_is_none(service: object) -> None:
+    found = progress(of(choice("a", finish="stop"), service_tier=service))
+    assert (found.service, found.flaw()) == (None, None)
+
+
 parts = st.tuples(st.integers(0, 2), st.sampled_from(["open", "say", "end", "say and end"]))
 
 

@@ -1,22 +1,151 @@
 """The destination comes from the settings only."""
 
-from proxy.core.routing import Named, Routes, Target
+from typing import Any, get_args
 
-ROUTES = Routes(
-    base_urls={"a": "https://a.example/v1", "b": "https://b.example/v1"},
-    default_provider="a",
-    models={"gpt": Named("b", "vendor/gpt-4.1"), "same": Named("a", "same")},
-)
+import pytest
+
+from pricing.models import Model, PromptCache
+from proxy.core.policy import Sampled
+from proxy.core.routing import Choice, Named, Option, Route, Routes, Target
+from proxy.errors import InvalidRequest
+
+Known = tuple[Model | None, PromptCache | None]
+
+CACHE = PromptCache(automatic=True)
+MODELS = {
+    "gpt": Named("b", "vendor/gpt-4.1", tier=2),
+    "same": Named("a", "same", tier=3),
+    "mini": Named("b", "vendor/mini", tier=1),
+    "tierless": Named("b", "vendor/other"),
+    "own": Named("a", "own-upstream"),
+}
+ROUTES = {
+    "any": Route(("mini", "gpt", "unlisted"), "gpt"),
+    "own": Route(("mini", "own"), "own", retry_lost=True),
+}
+
+
+def describe(name: str, target: Target) -> Known:
+    if name.startswith("un"):
+        return None, None
+    return Model(provider=target.provider, id=target.upstream, no=("tools",)), CACHE
+
+
+def routes(describe: Any = describe, models: dict[str, Named] = MODELS, table: dict[str, Route] = ROUTES) -> Routes:
+    return Routes(
+        base_urls={"a": "https://a.example/v1", "b": "https://b.example/v1"},
+        default_provider="a",
+        models=models,
+        routes=table,
+        describe=describe,
+    )
+
+
+TABLE = routes()
+
+
+def target(name: str) -> Target:
+    (option,) = TABLE.choice(name).options
+    return option.target
+
+
+def names(choice: Choice) -> list[str]:
+    return [option.name for option in choice.options]
 
 
 def test_a_model_that_the_settings_name_goes_where_they_say_under_the_name_they_say() -> None:
-    assert ROUTES.target("gpt") == Target("b", "https://b.example/v1", "vendor/gpt-4.1")
-    assert ROUTES.target("same") == Target("a", "https://a.example/v1", "same")
+    assert target("gpt") == Target("b", "https://b.example/v1", "vendor/gpt-4.1")
+    assert target("same") == Target("a", "https://a.example/v1", "same")
 
 
 def test_every_other_model_goes_to_the_default_unchanged() -> None:
     for name in ("other", "GPT", "vendor/gpt-4.1", "ft:gpt-4o:org::abc", "https://evil.example/v1", "../files", ""):
-        assert ROUTES.target(name) == Target("a", "https://a.example/v1", name)
+        assert target(name) == Target("a", "https://a.example/v1", name)
+        for wish in ("exact", "cheapest"):
+            assert names(TABLE.choice(name, wish)) == [name]
+
+
+def test_a_model_alone_is_its_own_baseline_and_no_route() -> None:
+    choice = TABLE.choice("gpt")
+    assert (choice.baseline, choice.named, choice.route, choice.routed) == (choice.options[0], True, None, False)
+    assert (choice.retry_lost, choice.sampled) == (False, None)
+
+
+def test_a_route_is_answered_by_its_models_in_the_settings_order() -> None:
+    choice = TABLE.choice("any")
+    assert names(choice) == ["mini", "gpt", "unlisted"]
+    assert choice.baseline is choice.options[1]
+    assert (choice.named, choice.route, choice.routed, choice.retry_lost) == (False, "any", True, False)
+    assert choice.options[2].target == Target("a", "https://a.example/v1", "unlisted")
+    assert TABLE.choice("any", "cheapest") is TABLE.choice("any")
+
+
+def test_a_route_by_the_name_of_its_baseline_is_named_by_the_client() -> None:
+    choice = TABLE.choice("own")
+    assert (names(choice), choice.named, choice.retry_lost) == (["mini", "own"], True, True)
+    assert names(TABLE.choice("own", "exact")) == ["own"]
+    assert TABLE.choice("own", "exact").options[0].target.upstream == "own-upstream"
+
+
+def test_a_routes_own_word_on_what_is_sampled_is_handed_on() -> None:
+    for sampled in get_args(Sampled):
+        assert routes(table={"r": Route(("gpt",), "gpt", sampled=sampled)}).choice("r").sampled == sampled
+
+
+def test_an_exact_route_that_is_no_model_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="'any' is a route, not a model") as caught:
+        TABLE.choice("any", "exact")
+    assert (caught.value.status, caught.value.param) == (400, "x-penstock-route")
+
+
+def test_who_is_exact_gets_no_other_model_and_the_cheapest_is_of_the_same_tier_or_above() -> None:
+    assert names(TABLE.choice("gpt", "exact")) == names(TABLE.choice("gpt")) == ["gpt"]
+    choice = TABLE.choice("gpt", "cheapest")
+    assert names(choice) == ["gpt", "same"]
+    assert (choice.baseline.name, choice.named, choice.route) == ("gpt", True, None)
+    assert names(TABLE.choice("mini", "cheapest")) == ["gpt", "same", "mini"]
+    assert names(TABLE.choice("same", "cheapest")) == ["same"]
+    assert names(TABLE.choice("tierless", "cheapest")) == ["tierless"]
+
+
+def test_the_baseline_is_one_of_the_options_whenever_the_client_named_it() -> None:
+    for name, wish in (("gpt", None), ("gpt", "cheapest"), ("mini", "cheapest"), ("own", None), ("x", "cheapest")):
+        choice = TABLE.choice(name, wish)
+        assert any(option is choice.baseline for option in choice.options)
+
+
+def test_a_model_is_described_once_and_by_the_settings_name_for_it() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def note(name: str, target: Target) -> Known:
+        asked.append((name, target.upstream))
+        return describe(name, target)
+
+    table = routes(note)
+    for _ in range(3):
+        for name in ("gpt", "any", "own", "new"):
+            table.choice(name)
+    assert sorted(asked) == [
+        ("gpt", "vendor/gpt-4.1"),
+        ("mini", "vendor/mini"),
+        ("new", "new"),
+        ("own", "own-upstream"),
+        ("same", "same"),
+        ("tierless", "vendor/other"),
+        ("unlisted", "unlisted"),
+    ]
+
+
+def test_clients_may_name_what_they_like_and_the_table_does_not_grow() -> None:
+    table = routes()
+    for number in range(5000):
+        assert table.option(f"m{number}").target.upstream == f"m{number}"
+        assert len(table._unnamed) <= 1000
+
+
+def test_of_a_model_that_nothing_is_known_of_it_is_not_known_what_it_can() -> None:
+    assert TABLE.option("unlisted").can("tools") is None
+    assert (TABLE.option("gpt").can("tools"), TABLE.option("gpt").can("vision")) == (False, None)
 
 
 def test_an_identity_is_the_address_and_the_model_not_the_operators_name_for_them() -> None:
@@ -30,3 +159,23 @@ def test_an_identity_is_the_address_and_the_model_not_the_operators_name_for_the
         Target("a", 'https://a.example/v1","m', ""),
     ]
     assert len({one.identity, *(other.identity for other in others)}) == 6
+
+
+def test_the_identities_of_a_choice_are_whoever_may_answer_in_no_order_and_each_once() -> None:
+    a, b = Option("a", Target("p", "https://p", "a")), Option("b", Target("p", "https://p", "b"))
+    again = Option("other name", Target("p", "https://p", "a"))
+    assert (
+        Choice((a, b), a).identities == Choice((b, a, again), b).identities == [("https://p", "a"), ("https://p", "b")]
+    )
+    assert Choice((a,), a).identities != Choice((b,), a).identities
+
+
+def test_the_option_that_gave_an_answer_is_found_by_its_provider_and_upstream_name() -> None:
+    choice = TABLE.choice("any")
+    assert choice.option("b", "vendor/gpt-4.1") is choice.options[1]
+    assert choice.option("a", "vendor/gpt-4.1") is choice.option("b", "gpt") is None
+
+
+def test_a_place_is_the_model_at_its_provider_and_whose_account_is_used() -> None:
+    one = Target("p", "https://p", "m")
+    assert one.place("") == ("p", "m", "") != one.place("0123")

@@ -1,0 +1,149 @@
+"""What a chat completion's body needs of a model that answers it.
+
+Rule: a need is what a model without that capability would refuse or leave out. Whatever else a body holds, of whatever
+type, needs nothing and raises nothing. It takes as long as there are messages.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from pricing.models import Capability
+
+# What a model made and another cannot go on from: ids of its calls, reasoning that it signed, an answer that it spoke.
+MADE: Final = (
+    "tool_calls",
+    "function_call",
+    "reasoning_content",
+    "reasoning",
+    "reasoning_details",
+    "thinking_blocks",
+    "audio",
+)
+MADE_PARTS: Final = ("thinking", "redacted_thinking", "reasoning")
+
+_NO_EFFORT: Final = ("", "none", "minimal")
+
+
+class Needs(msgspec.Struct, frozen=True):
+    """`capabilities` in the order of Capability, each once. `max_output`: tokens that each of the `choices` may have.
+
+    `marks`: the request marks a prefix for the provider's prompt cache. `service`: its `service_tier`.
+    """
+
+    capabilities: tuple[Capability, ...]
+    max_output: int | None
+    choices: int
+    marks: bool
+    service: str | None
+
+
+def read_needs(body: Mapping[str, Any], choices: int) -> Needs:
+    """What a parsed body needs; `choices` as the Call says."""
+    messages, parts = _held(body.get("messages"))
+    kinds = [part.get("type") for part in parts]
+    tools = list(_tools(body))
+    needed: dict[Capability, bool] = {
+        # Tools that are declared are sent, and a model that has none refuses them even if it is to call none.
+        "tools": bool(tools) or any(map(_calls, messages)),
+        "vision": "image_url" in kinds,
+        "audio": "input_audio" in kinds or _speaks(body) or any(map(_spoke, messages)),
+        "json_schema": _member(body, "response_format", "type") == "json_schema",
+        "reasoning": _reasons(body),
+        "n": choices > 1,
+        "logprobs": body.get("logprobs") is True or _whole(body.get("top_logprobs")) > 0,
+    }
+    service = body.get("service_tier")
+    return Needs(
+        capabilities=tuple([capability for capability, needs in needed.items() if needs]),
+        max_output=_max_output(body),
+        choices=choices,
+        marks=any(each.get("cache_control") for each in (body, *messages, *parts, *tools)),
+        service=service if type(service) is str else None,
+    )
+
+
+def last_made(messages: object) -> int | None:
+    """The index of the last assistant message that only its model can go on from (MADE, MADE_PARTS); None: no such."""
+    turns = messages if type(messages) is list else []
+    return next((at for at in range(len(turns) - 1, -1, -1) if _is_turn(turns[at]) and _is_made(turns[at])), None)
+
+
+def turns_in(messages: object) -> tuple[int, ...]:
+    """The indexes of all assistant messages."""
+    return tuple(at for at, each in enumerate(messages) if _is_turn(each)) if type(messages) is list else ()
+
+
+def _is_turn(message: object) -> bool:
+    return type(message) is dict and message.get("role") == "assistant"
+
+
+def _is_made(message: dict[str, Any]) -> bool:
+    if any(map(message.get, MADE)):
+        return True
+    content = message.get("content")
+    return type(content) is list and any(type(part) is dict and part.get("type") in MADE_PARTS for part in content)
+
+
+def _held(messages: object) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(messages, the parts of their contents), as far as they are objects."""
+    found = [each for each in messages if type(each) is dict] if type(messages) is list else []
+    contents = [message.get("content") for message in found]
+    return found, [part for each in contents if type(each) is list for part in each if type(part) is dict]
+
+
+def _tools(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What a body declares as tools, each followed by its function, as far as they are objects."""
+    for given in (body.get("tools"), body.get("functions")):
+        for tool in given if type(given) is list else ():
+            yield tool if type(tool) is dict else {}
+            if type(tool) is dict and type(function := tool.get("function")) is dict:
+                yield function
+
+
+def _calls(message: dict[str, Any]) -> bool:
+    """A call of a tool, or what a tool answered."""
+    return bool(
+        message.get("tool_calls") or message.get("function_call") or message.get("role") in ("tool", "function")
+    )
+
+
+def _speaks(body: Mapping[str, Any]) -> bool:
+    wanted = body.get("modalities")
+    return (type(wanted) is list and "audio" in wanted) or type(body.get("audio")) is dict
+
+
+def _spoke(message: dict[str, Any]) -> bool:
+    """An earlier answer that was spoken, and is given by its id."""
+    return type(message.get("audio")) is dict
+
+
+def _reasons(body: Mapping[str, Any]) -> bool:
+    """As OpenAI says it, as OpenRouter does (`reasoning`), and as DeepSeek and Anthropic do (`thinking`)."""
+    if _is_effort(body.get("reasoning_effort")) or _member(body, "thinking", "type") in ("enabled", "adaptive"):
+        return True
+    enabled = _member(body, "reasoning", "enabled")
+    asked = _is_effort(_member(body, "reasoning", "effort")) or _whole(_member(body, "reasoning", "max_tokens")) > 0
+    return enabled is True or (asked and enabled is not False)
+
+
+def _is_effort(value: object) -> bool:
+    return type(value) is str and value not in _NO_EFFORT
+
+
+def _max_output(body: Mapping[str, Any]) -> int | None:
+    limits = [_whole(body.get("max_completion_tokens")), _whole(body.get("max_tokens"))]
+    return min((limit for limit in limits if limit > 0), default=None)
+
+
+def _whole(value: object) -> int:
+    """The whole number that a value is, 0 where it is none. 2.0 is 2 in JSON, and has its key."""
+    if type(value) is float and value.is_integer():
+        return int(value)
+    return value if type(value) is int else 0
+
+
+def _member(body: Mapping[str, Any], name: str, member: str) -> object:
+    given = body.get(name)
+    return given.get(member) if type(given) is dict else None

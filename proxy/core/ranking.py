@@ -1,0 +1,290 @@
+"""Which of the models that may answer does so: by what this very request is expected to cost there.
+
+Rule: a model is dropped with a reason, never silently; an unknown price is never a number. Estimates are for choosing:
+what is charged is the `usage` of the answer.
+
+Expected cost = this request + those that are expected to follow it (conversations.py), each at this model's prices:
+- the prompt counted by its tokenizer; the prefix that its provider has probably cached at the cached price;
+- the answer as long as this model's answers have been in this route (experience.py), at most `max_tokens`;
+- whoever follows finds this prompt cached if he comes within the cache's lifetime. So whoever has the prefix now
+  gains for now only, and whoever is cheaper gains on every turn: a switch is worth it, or it is not.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Final, Literal
+
+import msgspec
+
+from pricing.cost import Price, Usage, charge
+from pricing.models import Model, PromptCache
+from pricing.tokens import Count, Prompt
+from proxy.core.experience import AN_ANSWER
+from proxy.core.needs import Needs
+from proxy.core.routing import Choice, Option
+
+TIE: Final = Decimal("1.005")  # costs so close are equal: then the faster first token decides
+
+State = Literal["up", "cooling", "down"]
+Reason = Literal[
+    "tools", "vision", "audio", "json_schema", "reasoning", "n", "logprobs",
+    "window", "max_output", "max_cost", "unpriced", "cooling", "down",
+]  # fmt: skip
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """What is known of a request. `upto`: its tokens up to each link; `pinned`: index of the option that made what this
+    conversation must go on from. `to_come`: requests expected to follow this one; `growth`: tokens by which each is
+    longer, `shared`: the part of this one that each begins with. `most`: more tokens than the prompt has and `max_cost`
+    in USD, where that is capped.
+    """
+
+    needs: Needs
+    upto: Sequence[Prompt]
+    pinned: int | None = None
+    to_come: float = 0.0
+    growth: float = 0.0
+    shared: float = 1.0
+    most: Prompt | None = None
+    max_cost: Decimal | None = None
+
+
+class View(msgspec.Struct, frozen=True):
+    """What is known of an option now. `links`: how many of the request's links its provider has probably cached;
+    `trust`: how much of such a belief was billed so before; `factor`: what was learned of its tokenizer; `output`:
+    tokens of an answer; `first`: seconds to its first token, if known; `warm`: how likely who follows comes while this
+    request is still cached.
+    """
+
+    state: State = "up"
+    links: int = 0
+    trust: float = 1.0
+    factor: float = 1.0
+    output: float = AN_ANSWER
+    first: float | None = None
+    warm: float = 1.0
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """An option, and what it comes to: tokens, USD for this turn (`usd`) and with the turns to come (`total`).
+
+    `reason`: why it is dropped, in a word; `words`: the same for people. `unsure`: what it is not known to do.
+    `count`: the prompt by its tokenizer, nothing learned in it.
+    """
+
+    option: Option
+    count: Count
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+    usd: Decimal | None = None
+    total: Decimal | None = None
+    first: float | None = None
+    unsure: tuple[str, ...] = ()
+    reason: Reason | None = None
+    words: str = ""
+
+
+class Ranking(msgspec.Struct, frozen=True):
+    """Who is asked, in this order; and who is not. `why` of the first: pinned, cheapest, only; or a last resort."""
+
+    order: tuple[Estimate, ...]
+    dropped: tuple[Estimate, ...]
+    why: str
+
+
+def rank(choice: Choice, ask: Ask, views: Sequence[View], at: datetime) -> Ranking:
+    """The order in which the options are asked. `views`: of each option; `at`: now, with its zone.
+
+    Where nobody is left, whoever lacks no more than a price, or cools down, is asked; then the model that the client
+    named itself, whose provider may say what is wrong. `order` is empty only where nobody may be asked.
+    """
+    estimates = [estimate(option, ask, view, at) for option, view in zip(choice.options, views, strict=True)]
+    kept = [each for each in estimates if each.reason is None]
+    if kept:
+        pinned = choice.options[ask.pinned] if ask.pinned is not None else None
+        order = _ordered(kept, pinned)
+        why = "pinned" if order[0].option is pinned else "cheapest" if len(order) > 1 else "only"
+    else:
+        order, why = _last_resort(choice, estimates)
+    return Ranking(tuple(order), tuple(each for each in estimates if each not in order), why)
+
+
+def _ordered(kept: list[Estimate], pinned: Option | None) -> list[Estimate]:
+    """The pinned first, those who are known to do what is needed before the others, then by cost."""
+
+    def place(each: Estimate) -> tuple[bool, bool, Decimal]:
+        return each.option is not pinned, bool(each.unsure), each.total or Decimal(0)
+
+    kept = sorted(kept, key=place)
+    best = kept[0]
+    near = [each for each in kept if place(each)[:2] == place(best)[:2] and _total(each) <= _total(best) * TIE]
+    near.sort(key=lambda each: each.first if each.first is not None else float("inf"))
+    return near + [each for each in kept if each not in near]
+
+
+def _total(each: Estimate) -> Decimal:
+    return each.total or Decimal(0)
+
+
+def _last_resort(choice: Choice, estimates: list[Estimate]) -> tuple[list[Estimate], str]:
+    unpriced = [each for each in estimates if each.reason == "unpriced"]
+    if unpriced:
+        return unpriced, "unpriced"
+    cooling = [each for each in estimates if each.reason == "cooling"]
+    if cooling:
+        return sorted(cooling, key=lambda each: (each.total is None, _total(each))), "cooling"
+    named = [each for each in estimates if choice.named and each.option is choice.baseline]
+    if named and named[0].reason not in ("down", "max_cost"):
+        return named, "named"
+    return [], "none"
+
+
+def estimate(option: Option, ask: Ask, view: View, at: datetime) -> Estimate:
+    """What a request comes to at this option, or why it cannot be asked."""
+    model = option.model
+    family = None if model is None else model.tokenizer
+    count = ask.upto[-1].under(family, option.target.upstream)
+    draft = Estimate(
+        option=option,
+        count=count,
+        input=count.times(view.factor).total,
+        output=_output(model, ask.needs, view.output),
+        first=view.first,
+        unsure=tuple(each for each in ask.needs.capabilities if option.can(each) is None),
+    )
+    priced = _priced(draft, ask, view, at)
+    reason, words = _hindrance(priced, ask, view, at)
+    return msgspec.structs.replace(priced, reason=reason, words=words)
+
+
+def _hindrance(found: Estimate, ask: Ask, view: View, at: datetime) -> tuple[Reason | None, str]:
+    """Why this option cannot be asked: what will never do first, then what may be different in a moment."""
+    return (
+        _incapable(found, ask.needs)
+        or _over_cap(found, ask, view, at)
+        or (("down", "it failed too often just now") if view.state == "down" else None)
+        or (("unpriced", f'no price is known: set models."{found.option.name}".price') if found.usd is None else None)
+        or (("cooling", "its provider has asked for a pause") if view.state == "cooling" else None)
+        or (None, "")
+    )
+
+
+def _incapable(found: Estimate, needs: Needs) -> tuple[Reason, str] | None:
+    for capability in needs.capabilities:
+        if found.option.can(capability) is False:
+            return capability, f"cannot do {capability}"
+    model = found.option.model
+    if model is not None and model.window is not None and found.input > model.window:
+        return "window", f"{found.input:,} tokens are over its window of {model.window:,}"
+    if model is not None and model.max_output is not None and (needs.max_output or 0) > model.max_output:
+        return "max_output", f"its answers have at most {model.max_output:,} tokens"
+    return None
+
+
+def _over_cap(found: Estimate, ask: Ask, view: View, at: datetime) -> tuple[Reason, str] | None:
+    if ask.most is None or ask.max_cost is None:
+        return None
+    most = most_cost(found.option, ask.needs, ask.most, at, factor=view.factor)
+    if most is None:
+        return "max_cost", "nothing bounds what it may cost: its price, or its longest answer, is not known"
+    return ("max_cost", f"it may cost {most.normalize():f} USD") if most > ask.max_cost else None
+
+
+def most_cost(option: Option, needs: Needs, most: Prompt, at: datetime, *, factor: float = 1.0) -> Decimal | None:
+    """USD that a request cannot exceed there, nothing cached; None where that is not known. `most`: an upper bound,
+    `factor`: what was learned of the tokenizer, which counts where it is above 1.
+    """
+    model = option.model
+    if model is None or (rates := model.rates(at, needs.service)) is None or model.other_fees:
+        return None
+    count = most.under(model.tokenizer, option.target.upstream).times(max(1.0, factor))
+    longest = [each for each in (needs.max_output, model.max_output) if each is not None]
+    if not longest and model.window is None:
+        return None
+    output = min(longest, default=max(0, (model.window or 0) - count.total)) * needs.choices
+    usage = Usage(input=count.total, cached=0, output=output, audio_input=count.audio)
+    # The prompt may turn out shorter than its bound, and have the prices of a tier below.
+    reached: list[Price] = [rates, *(tier for tier in rates.tiers if count.total > tier.above)]
+    spoken = "audio" in needs.capabilities
+    costs = [charge(usage, _dearest(price, option.cache, spoken=spoken)).usd for price in reached]
+    known = [each for each in costs if each is not None]
+    return max(known) if len(known) == len(costs) else None
+
+
+def _dearest(price: Price, terms: PromptCache | None, *, spoken: bool) -> Price:
+    """Every token at the most that one of its kind may cost: written, reasoned, or spoken."""
+    bare = _bare(price)
+    read = [bare.input, _write(price, terms), price.cache_write_1h]
+    made = [bare.output, price.of("reasoning"), price.audio_output if spoken else None]
+    return msgspec.structs.replace(
+        bare,
+        input=None if bare.input is None else max(each for each in read if each is not None),
+        output=None if bare.output is None else max(each for each in made if each is not None),
+    )
+
+
+def _output(model: Model | None, needs: Needs, each: float) -> int:
+    """Tokens of the answer, all choices together."""
+    bounds = [bound for bound in (needs.max_output, None if model is None else model.max_output) if bound is not None]
+    return max(1, round(min([each, *bounds]))) * needs.choices
+
+
+def _priced(draft: Estimate, ask: Ask, view: View, at: datetime) -> Estimate:
+    """With its cost, where the prices are known."""
+    option, model = draft.option, draft.option.model
+    if model is None or (rates := model.rates(at, ask.needs.service)) is None or model.other_fees:
+        return draft
+    caches = _caches(option.cache, ask.needs.marks) and rates.cached_input is not None
+    least = (option.cache.least if option.cache is not None else None) or 0
+    cached = 0
+    if caches and view.links:
+        prefix = ask.upto[view.links - 1].under(model.tokenizer, option.target.upstream).times(view.factor).total
+        cached = round(min(prefix, draft.input) * view.trust) if prefix >= least else 0
+    writes = caches and draft.input >= least
+    now = _spent(rates.at(draft.input), option.cache, draft, cached, writes)
+    total = now
+    if now is not None and ask.to_come > 0:
+        later = msgspec.structs.replace(draft, input=draft.input + round(ask.growth * (ask.to_come + 1) / 2))
+        price = rates.at(later.input)
+        cold = _spent(price, option.cache, later, 0, writes)
+        warm = (
+            _spent(price, option.cache, later, round(draft.input * ask.shared * view.trust), writes) if writes else cold
+        )
+        if cold is not None and warm is not None:
+            share = Decimal(str(round(view.warm, 4)))
+            total = now + Decimal(str(round(ask.to_come, 4))) * (warm * share + cold * (1 - share))
+    return msgspec.structs.replace(draft, cached=cached, usd=now, total=total)
+
+
+def _caches(terms: PromptCache | None, marks: bool) -> bool:
+    """Does this provider keep the prefix of such a request?"""
+    return terms is not None and (terms.automatic is not False or marks)
+
+
+def _spent(price: Price, terms: PromptCache | None, found: Estimate, cached: int, writes: bool) -> Decimal | None:
+    """USD of one turn. What is not cached is written where that has a price of its own."""
+    write = _write(price, terms)
+    audio = found.count.audio
+    written = max(0, found.input - cached - audio) if writes and write is not None else 0
+    usage = Usage(
+        input=found.input,
+        cached=min(cached, found.input - audio),
+        output=found.output,
+        written=written,
+        audio_input=audio,
+    )
+    return charge(usage, msgspec.structs.replace(_bare(price), cache_write=write)).usd
+
+
+def _write(price: Price, terms: PromptCache | None) -> Decimal | None:
+    """USD per million tokens that are kept, if that has a price of its own."""
+    if price.cache_write is None and terms is not None and terms.write is not None and price.input is not None:
+        return price.input * terms.write
+    return price.cache_write
+
+
+def _bare(price: Price) -> Price:
+    """The prices without their tiers."""
+    return Price(**{part: getattr(price, part) for part in Price.__struct_fields__})
