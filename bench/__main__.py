@@ -1,5 +1,7 @@
 """`make bench`: every figure beside its reference, both in this run: the median of five interleaved runs each.
 
+decision  the ranking of a 4 KB request among four models  beside the count of its tokens by tiktoken alone
+          and of a conversation that goes on              beside the same conversation seen for the first time
 hits      one 100-chunk stream, answered from the cache    beside a bare Starlette handler (parse, hash, constant)
 streams   200 and 400 at once, 50 chunks each, 20 ms apart beside the same streams without a proxy
 alone     one stream, time to its first event              beside the same stream without a proxy
@@ -16,6 +18,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from bench.decisions import MESSAGES, SHORT, Decided, Decisions
 from bench.load import Streams, http_post, repeat, streams
 from bench.servers import Running, proxy_over, started
 
@@ -106,6 +109,27 @@ def _ratio(what: str, mine: float, reference: float, least: float) -> Row:
     return Row(what, f"{mine:,.0f} ({ratio:.2f})", f"{reference:,.0f}", f"≥ {least}", ratio >= least)
 
 
+def decision_rows(took: Decided) -> list[Row]:
+    """Of the long ones nothing is wanted but that the loop goes on meanwhile: they are counted in a thread."""
+    short, going_on, whole = took.short.all * 1000, took.going_on, took.whole
+    return [
+        Row(
+            f"a decision: {SHORT:,} bytes",
+            f"{short:.2f} ms",
+            f"{took.counted * 1000:.2f} ms to count",
+            "< 1 ms",
+            good=short < 1,
+        ),
+        Row(
+            f"a decision: {MESSAGES} messages, 400 KB, all but one known",
+            f"{going_on.all * 1000:.1f} ms; loop held {going_on.held * 1000:.1f} ms",
+            f"{whole.all * 1000:.0f} ms; {whole.held * 1000:.1f} ms, none known",
+            "",
+            good=True,
+        ),
+    ]
+
+
 async def measure(simulator: Running, proxy: Running) -> list[Row]:
     """All rows."""
     bench = Bench(simulator, proxy)
@@ -125,6 +149,7 @@ def main() -> int:
     """Print the table; 1 if a bound was missed."""
     with started("proxy", "simulator", "--port", "0") as simulator, proxy_over(simulator) as proxy:
         rows = uvloop.run(measure(simulator, proxy))
+    rows += decision_rows(uvloop.run(Decisions().measure()))
     table = Table("", "Penstock", "reference", "wanted", "")
     for row in rows:
         table.add_row(row.what, row.penstock, row.reference, row.bound, "good" if row.good else "MISSED")

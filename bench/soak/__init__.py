@@ -11,7 +11,9 @@
     silent.py     U2, U3  that fall silent
     failing.py    U4, U5  that break off
     garbled.py    U6  that send what is no event
-    foreign.py    U7, U8  that answer with something else
+    foreign.py    U7  that answer with something else
+    later.py      U8  that say "later"
+    outage.py     U9  that fail for a while
     endless.py    U10  that send too much
     leaving.py    C1, C2, K7  clients that leave
     slow.py       C3, C4  that take their time

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from bench.soak.answers import data_of, error_code
 from bench.soak.failing import check_frame
-from bench.soak.lab import STORED_ONLY, Lab, Proxy, chat
+from bench.soak.lab import STORED_ONLY, UNBROKEN, Lab, Proxy, becomes, chat
 from bench.soak.provider import Provider, Step, chunk, chunked_head, event, good, question_of, whole
 from bench.soak.wire import answered, finished, sent_at_once, sent_counted
 
@@ -17,6 +17,7 @@ ORDINARY = "sim-instant"
 TIMES = 20
 BOMB = gzip.compress(bytes(200 << 20))
 SETTINGS = f"[cache]\nmax_entry = {CAP}"
+SETTLES = 1.0  # seconds in which memory that still grows would have grown
 LOOK = 0.02  # seconds between two looks at the proxy's memory
 # Name, what the simulator is asked (else a provider of the row's own), and the form.
 ENDLESS = (
@@ -37,7 +38,7 @@ async def endless(lab: Lab) -> str:
                 words.append(f"{name}: {await _endless(lab, proxy, name, model or 'endless', stream=stream)}")
                 await lab.all_quiet(proxy)
             lab.step()
-        with lab.proxy(upstream=provider.port, warns=True) as proxy:
+        with lab.proxy(settings=UNBROKEN, upstream=provider.port, warns=True) as proxy:
             words.append(await _packed(lab, proxy))
     lab.step()
     words.append(await _too_large(lab))
@@ -63,7 +64,7 @@ async def _endless(lab: Lab, proxy: Proxy, name: str, model: str, *, stream: boo
     """How much the proxy grew while much more than it may keep came through."""
     # Ordinary use first: what it takes once, it takes with every provider.
     await finished(await sent_at_once(proxy.port, [chat(ORDINARY, lab.question()) for _ in range(TIMES)]))
-    before = peak = proxy.running.memory()
+    before = peak = await _settled(proxy)
     question = f"flood {lab.question()}"
     call = await sent_counted(proxy.port, chat(model, question, stream=stream))
     loop = asyncio.get_running_loop()
@@ -86,6 +87,21 @@ async def _endless(lab: Lab, proxy: Proxy, name: str, model: str, *, stream: boo
     return f"{call.size / MIB:.0f} MiB came through, memory grew by {grown:.0f} MiB (bound {2 * CAP / MIB:.0f})"
 
 
+async def _settled(proxy: Proxy) -> float:
+    """Memory in MB once it no longer grows: the first answer without usage has the encoding loaded to count it."""
+    memory = proxy.running.memory()
+
+    async def steady() -> bool:
+        nonlocal memory
+        before = memory
+        await asyncio.sleep(SETTLES)
+        memory = proxy.running.memory()
+        return memory - before < 1
+
+    await becomes(steady, within=10)
+    return memory
+
+
 async def _packed(lab: Lab, proxy: Proxy) -> str:
     """Nobody asked for it: refused as it is."""
     before = proxy.running.memory()
@@ -102,7 +118,7 @@ async def _packed(lab: Lab, proxy: Proxy) -> str:
 
 async def _too_large(lab: Lab) -> str:
     """One event over its bound: the first one is a 502, a later one ends the stream; one within it passes."""
-    settings = 'max_event = "256KiB"'
+    settings = f'{UNBROKEN}\nmax_event = "256KiB"'
     with lab.proxy(settings=settings, warns=True) as proxy:
         for size in (200_000, 300_000, 3_000_000):
             model = f"sim-instant;big={size}"

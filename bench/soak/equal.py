@@ -25,7 +25,7 @@ from typing import Any, Final
 import msgspec
 
 from bench.soak.answers import DONE, Json, cache, data_of, id_of, is_stream, messages
-from bench.soak.lab import Lab, in_groups
+from bench.soak.lab import UNBROKEN, Lab, in_groups
 from bench.soak.requests import Asked, Passed, Requests
 from bench.soak.wire import Call, finished
 
@@ -48,7 +48,7 @@ _OF_THE_HOP = ("server", "date", "connection", "transfer-encoding", "content-len
 # Of what is passed through: what describes the body.
 _OF_THE_BODY = ("content-type", "content-range", "accept-ranges", "etag", "location", "content-encoding")
 # By which what is passed through may ask the simulator for faults.
-SETTINGS: Final = '[server]\nforward_headers = ["OpenAI-Beta", "X-Simulator"]'
+SETTINGS: Final = f'{UNBROKEN}\n[server]\nforward_headers = ["OpenAI-Beta", "X-Simulator"]'
 
 Expect = Callable[[bool, str], None]
 

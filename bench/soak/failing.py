@@ -5,7 +5,7 @@ from functools import partial
 from typing import Literal
 
 from bench.soak.answers import DONE, data_of, error_code, is_good, is_stream
-from bench.soak.lab import STORED_ONLY, Lab, Proxy, chat, in_groups
+from bench.soak.lab import STORED_ONLY, UNBROKEN, Lab, Proxy, chat, in_groups
 from bench.soak.provider import DONE as DONE_EVENT
 from bench.soak.provider import Act, Provider, Step, body_of, chunk, chunked_head, completion, event, head, question_of
 from bench.soak.wire import Call, finished, sent_at_once
@@ -33,7 +33,7 @@ async def _reset_at_each_byte(lab: Lab) -> str:
     """Of a stream and of a JSON body; the provider is a row's own, since it must not add a byte."""
     where = [(True, count) for count in range(len(BYTES) + 1)] + [(False, count) for count in range(len(JSON))]
     async with Provider(_lost_after) as provider:
-        with lab.proxy(settings='usage = "never"', upstream=provider.port, warns=True) as proxy:
+        with lab.proxy(settings=f'{UNBROKEN}\nusage = "never"', upstream=provider.port, warns=True) as proxy:
             await in_groups([_reset_at(lab, proxy, stream, count) for stream, count in where], 10)
             await lab.all_quiet(proxy)
         made = len(provider.requests)
@@ -81,7 +81,7 @@ async def cut(lab: Lab) -> str:
 
 async def _fail_everywhere(lab: Lab, fault: Fault) -> str:
     """At each event of a stream, and before and in the middle of a JSON body; three readers each."""
-    with lab.proxy(warns=True) as proxy:
+    with lab.proxy(settings=UNBROKEN, warns=True) as proxy:
         before = await lab.asked()
         fail = partial(_fail_once, lab, proxy, fault)
         await in_groups([fail(stream, after) for _ in range(ROUNDS) for stream, after in WHERE], 10)

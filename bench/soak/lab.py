@@ -21,6 +21,7 @@ PATH = "/v1/chat/completions"
 STORED_ONLY = ("Cache-Control: only-if-cached",)
 RETRIES_ITSELF = ("x-stainless-retry-count: 0",)  # a client for whom nothing is tried again
 SOON = 'first_event_timeout = "5s"\ntotal_timeout = "5s"'  # settings: whoever asks a silent listener is told so soon
+UNBROKEN = "breaker_failures = 0"  # settings: a model that fails on purpose is asked again and again
 POLL = 0.005
 
 T = TypeVar("T")
@@ -31,6 +32,16 @@ def chat(model: str, question: str, *, stream: bool = True, key: str = "bench", 
     message = {"role": "user", "content": question}
     body = msgspec.json.encode({"model": model, "messages": [message], "stream": stream})
     return http_post(PATH, body, close=True, key=key, more=more)
+
+
+def priced(model: str, usd: str, *, provider: str = "sim") -> str:
+    """Settings: a model, and what a million of its tokens costs."""
+    return f'[models."{model}"]\nprovider = "{provider}"\nprice = {{ input = "{usd}", output = "{usd}" }}\n'
+
+
+def route(name: str, *models: str) -> str:
+    """Settings: a name under which the cheapest of these models answers."""
+    return f'[routes."{name}"]\nmodels = {msgspec.json.encode(models).decode()}\n'
 
 
 class Proxy:

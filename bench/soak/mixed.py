@@ -1,4 +1,4 @@
-"""Everything at once, for `make soak-long`: hits, misses, crowds, what passes through, faults, clients that leave.
+"""Everything at once, for `make soak-long`: hits, misses, crowds, routes, what passes through, faults, who leaves.
 
 Rule: every answer is checked. A good one is whole and says what the simulator says to the same question directly; one
 that was spoiled never looks whole; what is left in the cache at the end is all good.
@@ -10,7 +10,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,7 +18,7 @@ import msgspec
 from bench.load import http_post
 from bench.soak.answers import DONE, cache, data_of, error_code, is_good, is_stream, messages, text
 from bench.soak.equal import Pair, without_what_differs
-from bench.soak.lab import PATH, STORED_ONLY, Lab, Proxy, in_groups
+from bench.soak.lab import PATH, STORED_ONLY, UNBROKEN, Lab, Proxy, in_groups
 from bench.soak.wire import Call, answered, finished, sent, sent_at_once
 
 POOL: Final = 20_000  # questions that are asked again, the first of them most often
@@ -26,7 +26,8 @@ CROWD: Final = 12
 FEWEST: Final = 50  # content events of a stream
 MANNERS: Final = "You are a patient miller. " + "Answer what you are asked, and nothing else. " * 30
 # Time-outs so short that a provider's silence is soon seen, and patience for everything else.
-SETTINGS: Final = """
+SETTINGS: Final = f"""
+{UNBROKEN}
 first_event_timeout = "2s"
 idle_timeout = "1s"
 total_timeout = "4s"
@@ -35,7 +36,20 @@ forward_headers = ["OpenAI-Beta", "X-Simulator"]
 [cache]
 memory_limit = "32MiB"
 size_limit = "64MiB"
+[models.failing]
+upstream = "sim-instant;status=503"
+price = {{ input = "0.01", output = "0.01" }}
+[models.terse]
+upstream = "sim-instant;chunks=60"
+price = {{ input = "2", output = "2" }}
+[models.verbose]
+upstream = "sim-instant;chunks=250"
+price = {{ input = "1", output = "1" }}
+[routes.any]
+models = ["failing", "terse", "verbose"]
 """
+ROUTED: Final = 300  # questions to the route: so few that what is learned of them is soon as large as it gets
+ABLE: Final = ("sim-instant;chunks=60", "sim-instant;chunks=250")  # who can answer them
 
 _encode = msgspec.json.encode
 
@@ -46,6 +60,7 @@ class Question:
 
     number: int
     options: str = ""
+    model: str = ""  # instead of the one that the number stands for
 
     @property
     def stream(self) -> bool:
@@ -54,7 +69,8 @@ class Question:
     def http(self, *, stream: bool, more: tuple[str, ...] = ()) -> bytes:
         chunks = FEWEST + self.number * 37 % 200
         said = [{"role": "system", "content": MANNERS}, {"role": "user", "content": f"question {self.number}"}]
-        body = {"model": f"sim-instant;chunks={chunks}{self.options}", "messages": said, "stream": stream}
+        model = self.model or f"sim-instant;chunks={chunks}{self.options}"
+        body = {"model": model, "messages": said, "stream": stream}
         if stream and self.number % 3 == 0:
             body["stream_options"] = {"include_usage": True}
         return http_post(PATH, _encode(body), close=True, more=more)
@@ -106,7 +122,7 @@ class Load:
         self._proxy = proxy
         self._pair = pair
         self._dice = dice
-        self._direct: dict[tuple[int, bool], Said] = {}
+        self._direct: dict[tuple[Question, bool], Said] = {}
         self._fresh = itertools.count(POOL)
         self._asked: set[Question] = set()
         self._weights = list(itertools.accumulate(1 / rank for rank in range(1, POOL + 1)))
@@ -115,6 +131,7 @@ class Load:
             self._again: 64,
             self._anew: 16,
             self._crowd: 1,
+            self._route: 5,
             self._pass: 5,
             self._compare: 2,
             self._spoil: 6,
@@ -147,6 +164,17 @@ class Load:
         call = await answered(self._proxy.port, question.http(stream=stream))
         self.seen[cache(call)] += 1
         await self._check(question, call, stream=stream)
+
+    async def _route(self) -> None:
+        """A question to a route, of whose models the cheapest always fails: whoever answers, it is his answer."""
+        question = Question(self._dice.randrange(ROUTED), model="any")
+        more = ("Cache-Control: no-cache",) if self._dice.random() < 0.5 else ()
+        call = await answered(self._proxy.port, question.http(stream=question.stream, more=more))
+        self.seen["routed"] += 1
+        by = call.headers.get("x-penstock-model", "")
+        self._expect("wrong answer", by in ABLE, f"routed to {by!r}, status {call.status}")
+        if by in ABLE:
+            await self._check(replace(question, model=by), call, stream=question.stream)
 
     async def _crowd(self) -> None:
         """The same question from many at once: one call, one answer."""
@@ -208,12 +236,12 @@ class Load:
         self._expect("other bytes", cache(call) != "miss" or said.form == direct.form, what)
 
     async def _said_directly(self, question: Question, *, stream: bool) -> Said:
-        known = self._direct.get((question.number, stream))
+        known = self._direct.get((question, stream))
         if known is None:
             known = _said(await answered(self._lab.simulator.port, question.http(stream=stream)))
             # Others are rarely asked about a second time.
             if question.number < POOL:
-                self._direct[question.number, stream] = known
+                self._direct[question, stream] = known
         return known
 
     async def look_back(self) -> int:

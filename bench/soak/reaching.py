@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.soak.answers import error_code, is_good, is_stream
-from bench.soak.lab import Lab, Proxy, chat, local, ms, timed
+from bench.soak.lab import UNBROKEN, Lab, Proxy, chat, local, ms, timed
 from bench.soak.provider import Provider, bound, good
 from bench.soak.wire import answered
 
@@ -49,14 +49,14 @@ async def unreachable(lab: Lab) -> str:
 
 
 async def _closed(lab: Lab) -> str:
-    with bound() as nobody, lab.proxy(upstream=nobody.getsockname()[1], warns=True) as proxy:
+    with bound() as nobody, lab.proxy(settings=UNBROKEN, upstream=nobody.getsockname()[1], warns=True) as proxy:
         worst = await _all_refused(lab, proxy, "upstream_connect_error", "a closed port")
         await lab.all_quiet(proxy)
     return f"a closed port: {CALLS} answers, the slowest after {ms(worst)}"
 
 
 async def _nameless(lab: Lab) -> str:
-    settings = f'connect_timeout = "{RESOLVER:g}s"'
+    settings = f'{UNBROKEN}\nconnect_timeout = "{RESOLVER:g}s"'
     with lab.proxy(upstream="http://provider.invalid/v1", settings=settings, warns=True) as proxy:
         # How long a name takes is the resolver's affair, up to the time for a connection.
         worst = await _all_refused(lab, proxy, "upstream_connect_error", "an unknown host", 2 * RESOLVER + 1)
@@ -82,7 +82,7 @@ async def _back_in_time(lab: Lab) -> str:
     saved = 0
     listener = bound()
     port = listener.getsockname()[1]
-    with lab.proxy(upstream=port, warns=True) as proxy:
+    with lab.proxy(settings=UNBROKEN, upstream=port, warns=True) as proxy:
         for _ in range(CALLS):
             asked = asyncio.ensure_future(answered(proxy.port, chat("sim-instant", lab.question())))
             await asyncio.sleep(PAUSE)
@@ -111,7 +111,7 @@ async def _refused_tls(lab: Lab, made: Path, environ: Mapping[str, str]) -> str:
     context.load_cert_chain(made)
     async with Provider(good, tls=context) as provider:
         url = local(provider.port).replace("http://127.0.0.1", "https://localhost")
-        with lab.proxy(upstream=url, warns=True, environ=environ) as proxy:
+        with lab.proxy(settings=UNBROKEN, upstream=url, warns=True, environ=environ) as proxy:
             worst = await _all_refused(lab, proxy, "upstream_tls_error", made.parent.name)
     tried = provider.connections
     lab.expect(tried == 2 * CALLS, f"{made.parent.name}: {tried} connections for {CALLS} calls")

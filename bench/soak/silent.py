@@ -5,13 +5,14 @@ from collections.abc import Iterable
 
 from bench.soak.answers import cache, data_of, error_code, is_good
 from bench.soak.failing import CHUNKS, EVENTS, check_frame
-from bench.soak.lab import STORED_ONLY, Lab, Proxy, chat, in_groups, ms
+from bench.soak.lab import STORED_ONLY, UNBROKEN, Lab, Proxy, chat, in_groups, ms
 from bench.soak.provider import DONE, Act, Provider, Step, chunk, chunked_head, completion, event, head, question_of
 from bench.soak.wire import Call, answered, finished, sent_at_once
 
 AT_ONCE = 50
 FIRST, IDLE, TOTAL = 2.0, 1.0, 4.0
 TIMERS = f"""
+{UNBROKEN}
 first_event_timeout = "{FIRST:g}s"
 idle_timeout = "{IDLE:g}s"
 total_timeout = "{TOTAL:g}s"
