@@ -1,0 +1,138 @@
+"""`penstock explain`: which model would answer one request, at what expected cost, and why not another. Asks nobody.
+
+What a proxy has learned, and what is down or cooling there, is read from its data directory.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as Shown
+
+from pricing.table import Table
+from proxy.core.access import NOBODY, Grant
+from proxy.core.breaker import Health
+from proxy.core.call import Call, read_call
+from proxy.core.chain import account_of, links_for, namespace_of
+from proxy.core.learned import Learned
+from proxy.core.ranking import Estimate
+from proxy.core.routing import Choice
+from proxy.errors import InvalidRequest, StartupError
+from proxy.offers import routes_of
+from proxy.router import Ranked, Router
+from proxy.settings import Settings
+from proxy.store.notebook import Notebook
+from proxy.store.secret import read_secret
+
+WHY = {
+    "pinned": "it made the calls or the reasoning that this conversation goes on from",
+    "cheapest": "the lowest expected cost",
+    "only": "nobody else can",
+    "unpriced": "nobody has a known price",
+    "cooling": "all others are out, and this one cools down",
+    "named": "nobody can; its provider may say why",
+}
+
+
+class _Clock:
+    def wall(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+def explain(
+    raw: bytes, settings: Settings, table: Table, console: Console, *, key: str | None, headers: Mapping[str, str]
+) -> int:
+    """Print the ranking of one request. `key`: the name of the client's key. 1: nobody may be asked. StartupError."""
+    call = _call(raw, settings, key, headers)
+    try:
+        choice = routes_of(settings, table).choice(call.model, call.directives.route)
+    except InvalidRequest as error:
+        raise StartupError(f"the request: {error.message}") from None
+    ranked = asyncio.run(_consider(call, choice, settings))
+    console.print(_shown(ranked))
+    for note in _notes(ranked, call):
+        console.print(note, markup=False, highlight=False)
+    return 0 if ranked.ranking.order else 1
+
+
+def _call(raw: bytes, settings: Settings, key: str | None, headers: Mapping[str, str]) -> Call:
+    if key is not None and key not in [each.name for each in settings.keys]:
+        raise StartupError(f"--key: there is no key named {key!r} in the settings.")
+    said = {name.lower().encode(): value.encode() for name, value in headers.items()}
+    try:
+        return read_call("chat/completions", raw, said, grant=NOBODY if key is None else Grant(key))
+    except InvalidRequest as error:
+        raise StartupError(f"the request: {error.message}") from None
+
+
+async def _consider(call: Call, choice: Choice, settings: Settings) -> Ranked:
+    directory, clock = settings.data.directory, _Clock()
+    learned = _learned(directory, settings, clock)
+    secret = read_secret(directory) or b""
+    pays = any(settings.providers[option.target.provider].effective_auth == "client" for option in choice.options)
+    namespace = namespace_of(call, client_pays=pays, shared=settings.cache.shared)
+    links = links_for(call, namespace, secret)
+    account = account_of(call, secret, client_pays=pays)
+    return await Router(learned, clock).consider(call, choice, account, links)
+
+
+def _learned(directory: Path, settings: Settings, clock: _Clock) -> Learned:
+    never = {name: provider.breaker_failures for name, provider in settings.providers.items()}
+    learned = Learned(Health(at=never), kept_for=settings.cache.ttl)
+    kept = Notebook(directory).read()
+    if kept is not None:
+        try:
+            learned.restore(kept, clock.wall())
+        except ValueError as error:
+            raise StartupError(f"data.directory: what was learned in {directory} cannot be read: {error}.") from None
+    return learned
+
+
+def _shown(ranked: Ranked) -> Shown:
+    choice = ranked.asked.choice
+    shown = Shown(title=escape(f"{choice.route or choice.baseline.name}: USD expected"))
+    shown.add_column("")
+    for heading in ("model", "provider"):
+        shown.add_column(heading)
+    for heading in ("prompt", "cached", "answer", "this request", "with those to come", "first token"):
+        shown.add_column(heading, justify="right")
+    shown.add_column("")
+    for place, each in enumerate(ranked.ranking.order, 1):
+        shown.add_row(str(place), *_row(each), escape(_said(each)))
+    for each in ranked.ranking.dropped:
+        shown.add_row("-", *_row(each), escape(each.words), style="dim")
+    return shown
+
+
+def _row(each: Estimate) -> Iterable[str]:
+    first = "?" if each.first is None else f"{each.first:.2f} s"
+    figures = (f"{each.input:,}", f"{each.cached:,}", f"{each.output:,}", _usd(each.usd), _usd(each.total), first)
+    return escape(each.option.name), escape(each.option.target.provider), *figures
+
+
+def _said(each: Estimate) -> str:
+    unsure = f"not known to do {', '.join(each.unsure)}" if each.unsure else ""
+    return "; ".join(filter(None, (each.words, unsure)))
+
+
+def _notes(ranked: Ranked, call: Call) -> Iterable[str]:
+    ranking, ask = ranked.ranking, ranked.ask
+    if ranking.order:
+        yield f"{ranking.order[0].option.name} is asked first: {WHY[ranking.why]}."
+    else:
+        yield "Nobody may be asked."
+    if call.directives.max_cost is not None:
+        yield f"Those that may cost more than {call.directives.max_cost} USD are not asked."
+    needs = ", ".join(ask.needs.capabilities)
+    yield f"The request needs {needs or 'nothing special'}; {ask.to_come:.1f} requests are expected to follow it."
+
+
+def _usd(usd: Decimal | None) -> str:
+    return "?" if usd is None else f"{usd:.6f}"
