@@ -14,12 +14,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from proxy.accounts import Accounts
 from proxy.complaints import Complaints
 from proxy.core.access import Access, Grant
+from proxy.core.breaker import Health
 from proxy.core.entry import Entry, pack, unpack
+from proxy.core.learned import Learned
 from proxy.core.load import Load
 from proxy.core.policy import Rules
-from proxy.core.routing import Named, Routes
 from proxy.endpoints.answer import Desk
 from proxy.endpoints.chat import ChatCompletions, Options
 from proxy.endpoints.gate import Gate
@@ -32,13 +34,18 @@ from proxy.errors import Overloaded, PenstockError
 from proxy.flights import Flights
 from proxy.ids import Ids
 from proxy.interfaces import Clock
+from proxy.keeping import Keeper
 from proxy.meter import CONTENT_TYPE, Meter
+from proxy.offers import price_table, routes_of
 from proxy.pipeline import Edges, Pipeline, Terms
+from proxy.producer import Producer
+from proxy.router import Router
 from proxy.settings import Settings
 from proxy.store.disk import FAILURES, DiskTier
 from proxy.store.epoch import Epoch
 from proxy.store.lock import DataLock
 from proxy.store.memory import MemoryTier
+from proxy.store.notebook import Notebook
 from proxy.store.secret import secret
 from proxy.store.tiered import TieredStore
 from proxy.transport import AiohttpTransport
@@ -51,6 +58,7 @@ CHAT = ("/v1/chat/completions", "/chat/completions")  # some SDKs are given a ba
 # Headers that pages may read; a browser takes no prefix.
 EXPOSED = """
 cache-status age x-request-id x-penstock-request-id x-penstock-model x-penstock-provider
+x-penstock-cost-usd x-penstock-saved-usd x-penstock-saved-by x-penstock-prompt-cache-saved-usd
 retry-after retry-after-ms x-should-retry openai-processing-ms openai-version
 x-ratelimit-limit-requests x-ratelimit-remaining-requests x-ratelimit-reset-requests
 x-ratelimit-limit-tokens x-ratelimit-remaining-tokens x-ratelimit-reset-tokens
@@ -126,7 +134,7 @@ async def build_app(
     Raises StartupError: another process has the data directory, or it cannot be used.
     """
     clock = clock or SystemClock()
-    meter = Meter()
+    meter = Meter({*settings.models, *(model for route in settings.routes for model in settings.route_models(route))})
     directory = settings.data.directory
     async with AsyncExitStack() as stack:
         key_secret = _claim(directory, stack, meter)
@@ -143,15 +151,37 @@ async def build_app(
         for name, provider in settings.providers.items():
             transport = AiohttpTransport(connect_timeout=provider.connect_timeout)
             await stack.enter_async_context(transport)
-            providers[name] = Upstream(name, provider, transport=transport, api_key=api_keys.get(name), clock=clock)
+            providers[name] = Upstream(name, provider, transport=transport, api_key=api_keys.get(name))
+        complaints = Complaints(clock.monotonic)
+        health = Health(at={name: provider.breaker_failures for name, provider in settings.providers.items()})
+        learned = Learned(health, kept_for=settings.cache.ttl)
+        await _keep(learned, Notebook(directory) if key_secret is not None else None, clock, stack)
+        router = Router(learned, clock)
+        accounts = Accounts(router, meter)
+        stack.push_async_callback(accounts.close)
         # Before the transports close: what is still open then ends because we shut down, not because its provider left.
+        # And before the accounts, so that what came of it is counted.
         stack.push_async_callback(flights.close)
-        edges = Edges(providers, store, flights, purges, meter, clock, Complaints(clock.monotonic))
-        pipeline = Pipeline(_terms(settings, key_secret or os.urandom(32)), _rules(settings), _routes(settings), edges)
+        routes = routes_of(settings, price_table(settings))
+        for route in settings.routes:
+            await router.warm(routes.choice(route).options)  # here, since it would hold up answers later
+        producer = Producer(providers, health, load, clock=clock, meter=meter, complaints=complaints)
+        edges = Edges(providers, store, flights, purges, meter, clock, router, producer, accounts)
+        pipeline = Pipeline(_terms(settings, key_secret or os.urandom(32)), _rules(settings), routes, edges)
         _watch_sizes(meter, flights, store)
-        gate = _endpoints(settings, pipeline, edges, meter, _door(settings, client_keys or {}, load))
+        desk = Desk(Ids(), meter, clock, complaints, cost_comment=settings.server.cost_comment)
+        gate = _endpoints(settings, pipeline, edges, meter, desk, _door(settings, client_keys or {}, load))
         asgi = _for_pages(gate, settings.server.cors_origins)
-        yield Application(asgi, gate, flights, meter, edges.complaints, settings.server.drain)
+        yield Application(asgi, gate, flights, meter, complaints, settings.server.drain)
+
+
+async def _keep(learned: Learned, notebook: Notebook | None, clock: Clock, stack: AsyncExitStack) -> None:
+    """What was learned outlives the process."""
+    keeper = Keeper(learned, notebook, clock)
+    keeper.recall()
+    stack.push_async_callback(keeper.write)
+    follower = asyncio.create_task(keeper.follow())
+    stack.callback(follower.cancel)
 
 
 def _claim(directory: Path, stack: AsyncExitStack, meter: Meter) -> bytes | None:
@@ -198,17 +228,6 @@ def _rules(settings: Settings) -> Rules:
     return Rules(enabled=cache.mode == "on", sampled=cache.sampled, remote_media=cache.remote_media)
 
 
-def _routes(settings: Settings) -> Routes:
-    default = settings.default_provider
-    return Routes(
-        base_urls={name: provider.base_url.rstrip("/") for name, provider in settings.providers.items()},
-        default_provider=default,
-        models={
-            name: Named(model.provider or default, model.upstream or name) for name, model in settings.models.items()
-        },
-    )
-
-
 def _load(settings: Settings) -> Load:
     server = settings.server
     return Load(max_flights=server.max_flights, max_readers=server.max_readers, max_buffered=server.max_buffered)
@@ -230,14 +249,12 @@ def _door(settings: Settings, client_keys: Mapping[str, bytes], load: Load) -> D
     )
 
 
-def _endpoints(settings: Settings, pipeline: Pipeline, edges: Edges, meter: Meter, door: Door) -> Gate:
+def _endpoints(settings: Settings, pipeline: Pipeline, edges: Edges, meter: Meter, desk: Desk, door: Door) -> Gate:
     forward = tuple(sorted(name.lower().encode() for name in settings.server.forward_headers))
     options = Options(forward=forward, recorded_pace=settings.cache.replay == "recorded")
     provider = edges.providers[settings.default_provider]
-    ids = Ids()
-    desk = Desk(ids, meter, edges.clock, edges.complaints)
     chat = ChatCompletions(pipeline, door, options, desk)
-    models = Models(settings.models, provider, door, desk)
+    models = Models([*settings.routes, *settings.models], provider, door, desk)
     passthrough = Passthrough(provider, door, forward, desk)
     operations = Operations(meter.exposition, CONTENT_TYPE, door)
     routes = [
@@ -250,7 +267,7 @@ def _endpoints(settings: Settings, pipeline: Pipeline, edges: Edges, meter: Mete
         Route("/readyz", operations.readyz),
         Route("/metrics", operations.metrics),
     ]
-    app = Starlette(routes=routes, exception_handlers=Refusals(ids).handlers)
+    app = Starlette(routes=routes, exception_handlers=Refusals(desk.ids).handlers)
     app.router.redirect_slashes = False  # its redirect goes to whatever Host the request names
     gate = operations.gate = Gate(app, dict.fromkeys(CHAT, chat))
     meter.requests_open.set_function(lambda: gate.open)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
@@ -42,7 +42,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="penstock")
 def main() -> None:
-    """Penstock: a caching proxy for OpenAI-compatible streaming APIs.
+    """Penstock: a caching and cost-optimizing proxy for OpenAI-compatible streaming APIs.
 
     An application changes its base_url to http://127.0.0.1:8080/v1; nothing else.
     """
@@ -138,7 +138,8 @@ def prices() -> None:
 @click.argument("words", nargs=-1)
 def list_(config: Path | None, words: tuple[str, ...]) -> None:
     """List the models whose provider and name hold all WORDS."""
-    from proxy.prices import list_prices, price_table  # noqa: PLC0415 - the other commands start without it
+    from proxy.offers import price_table  # noqa: PLC0415 - the same
+    from proxy.prices import list_prices  # noqa: PLC0415 - the other commands start without it
 
     sys.exit(list_prices(price_table(_optional(config)), _console(), words=words))
 
@@ -148,7 +149,8 @@ def list_(config: Path | None, words: tuple[str, ...]) -> None:
 @click.argument("model")
 def show(config: Path | None, model: str) -> None:
     """Tell everything that is known of MODEL, each number with its source and day."""
-    from proxy.prices import price_table, show_prices  # noqa: PLC0415 - the other commands start without it
+    from proxy.offers import price_table  # noqa: PLC0415 - the same
+    from proxy.prices import show_prices  # noqa: PLC0415 - the other commands start without it
 
     sys.exit(show_prices(price_table(_optional(config)), _console(), model))
 
@@ -157,7 +159,8 @@ def show(config: Path | None, model: str) -> None:
 @click.option("--config", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Settings, a TOML file.")
 def check(config: Path) -> None:
     """Say which models of the settings have no price, an old one, or one that changes. Exit 1 if one has none."""
-    from proxy.prices import check_prices, price_table  # noqa: PLC0415 - the other commands start without it
+    from proxy.offers import price_table  # noqa: PLC0415 - the same
+    from proxy.prices import check_prices  # noqa: PLC0415 - the other commands start without it
 
     settings = load_settings(config)
     today = datetime.now(UTC).date()
@@ -175,6 +178,57 @@ def _console() -> "Console":
     if not console.is_terminal:
         console.width = 160  # a pipe has no edge at which to fold
     return console
+
+
+@main.command()
+@click.argument("request", type=click.File("rb"))
+@click.option("--config", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Settings, a TOML file.")
+@click.option("--key", metavar="NAME", help="As the client with this one of [[keys]] would ask it.")
+@click.option(
+    "-H", "--header", "headers", multiple=True, metavar="NAME:VALUE", help="With a header, such as x-penstock-route."
+)
+@_data_dir
+def explain(request: IO[bytes], config: Path, key: str | None, headers: tuple[str, ...], data_dir: Path | None) -> None:
+    """Rank who would answer the chat completion in the file REQUEST (-: from stdin), and say why. Asks no provider.
+
+    What a proxy has learned so far is read from its data directory; one that is running writes it down each second.
+    """
+    from proxy.explain import explain as run  # noqa: PLC0415 - the other commands start without it
+    from proxy.offers import price_table  # noqa: PLC0415 - the same
+
+    settings = load_settings(config, _overrides(None, None, data_dir))
+    said = dict(_header(each) for each in headers)
+    sys.exit(run(request.read(), settings, price_table(settings), _console(), key=key, headers=said))
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise StartupError(f"--header: {text!r} is no header; write NAME:VALUE.")
+    return name.strip(), value.strip()
+
+
+@main.command()
+@click.argument("trace", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--config", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Settings, a TOML file.")
+@click.option("--route", metavar="NAME", help="The route whose models may answer. [default: the only one]")
+@click.option("--limit", type=click.IntRange(min=1), help="Only so many rows.")
+@click.option(
+    "--block", type=click.IntRange(min=1), help="Tokens in a block of prefix_ids. [default: told by the file]"
+)
+def simulate(trace: Path, config: Path, route: str | None, limit: int | None, block: int | None) -> None:
+    """Tell what the calls in the log TRACE would have cost, before anything is changed. Asks no provider.
+
+    Side by side: the route's baseline always, the cheapest model per token, Penstock's ranking, and that with the
+    answer cache. TRACE is a CSV file with the columns t_seconds, kind, input_tokens, output_tokens, prefix_ids, session
+    and turn; equal prefix_ids stand for an equal beginning of a prompt, a block of tokens each (`4-9` for a run).
+    """
+    from proxy.offers import price_table  # noqa: PLC0415 - the other commands start without it
+    from proxy.simulate.report import run_simulate  # noqa: PLC0415 - the same
+
+    settings = load_settings(config)
+    table = price_table(settings)
+    sys.exit(run_simulate(trace, settings, table, _console(), route=route, limit=limit, block=block))
 
 
 @main.command()

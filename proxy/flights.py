@@ -9,8 +9,10 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Literal
 
+from proxy.core.bill import Bill
 from proxy.core.load import Load
 from proxy.core.recording import Broken, Clean, Ending, Head, Recording
+from proxy.core.routing import Option
 from proxy.core.sse import Event
 from proxy.errors import PenstockError, ShuttingDown
 
@@ -112,7 +114,8 @@ class Flight:
 
     `ttl` in seconds: the shortest that any reader asked for; 0: not to be kept. `kept`: it has been. `outrun`: a flight
     of the same key that began later has been kept already, and this answer is the older one. `origin`: the body that
-    it answers.
+    it answers. `served`: the model that was asked last; `begun`: told when its answer begins; `bill`: what that cost,
+    once it is known.
     """
 
     __slots__ = (
@@ -121,12 +124,15 @@ class Flight:
         "_flights",
         "_load",
         "_room",
+        "begun",
+        "bill",
         "kept",
         "key",
         "origin",
         "outrun",
         "readers",
         "recording",
+        "served",
         "task",
         "ttl",
     )
@@ -144,6 +150,9 @@ class Flight:
         self.readers: set[Reader] = set()
         self.outrun = False
         self.kept = False
+        self.served: Option | None = None
+        self.bill: Bill | None = None
+        self.begun: Callable[[], None] | None = None
         self.task: asyncio.Task[None] | None = None
 
     def reader(self, ttl: float | None = None) -> Reader:
@@ -164,6 +173,12 @@ class Flight:
 
     def begin(self, head: Head) -> None:
         self.recording.head = head
+        if self.begun is not None and head.status < 400:
+            self.begun()
+
+    def restart(self) -> None:
+        """Another provider is asked; nothing was logged yet."""
+        self.recording.head = None
 
     def append(self, event: Event, at: float) -> None:
         self.recording.append(event, at)

@@ -4,12 +4,15 @@ Edges are built in app.py and handed in; tests hand in fakes of the same shape.
 """
 
 from collections.abc import AsyncIterable, Mapping
+from decimal import Decimal
 from typing import Any, Protocol
 
+from proxy.core.bill import Bill
 from proxy.core.call import Call
 from proxy.core.entry import Entry
 from proxy.core.passage import Passage
-from proxy.core.routing import Target
+from proxy.core.ranking import Ranking
+from proxy.core.routing import Option, Target
 
 
 class Clock(Protocol):
@@ -93,6 +96,7 @@ class Provider(Protocol):
     idle_timeout: float
     total_timeout: float
     max_event: int  # bytes
+    max_retries: int
     owns_key: bool  # the operator's key is sent
     client_pays: bool  # the client's own credentials are sent
 
@@ -106,7 +110,7 @@ class Provider(Protocol):
         ...
 
     async def open(self, call: Call, target: Target) -> Reply:
-        """Send the call; retries before the first byte are done inside. Raises UpstreamError."""
+        """Send the call; once more only where nothing of it was sent. Raises UpstreamError."""
         ...
 
     async def relay(self, passage: Passage, body: AsyncIterable[bytes] | None) -> Reply:
@@ -125,6 +129,12 @@ class Meter(Protocol):
 
     def first_byte(self, endpoint: str, outcome: str, seconds: float) -> None: ...
 
-    def upstream(self, provider: str, result: str) -> None: ...
+    def attempt(self, provider: str, model: str, result: str) -> None: ...
+
+    def billed(self, bill: Bill) -> None: ...
+
+    def saved(self, cause: str, option: Option, usd: Decimal | None) -> None: ...
+
+    def decided(self, route: str | None, ranking: Ranking) -> None: ...
 
     def stored(self, result: str) -> None: ...

@@ -1,17 +1,28 @@
 """Every metric of Penstock: names, labels and buckets in one place. Labels come from closed sets."""
 
+from collections.abc import Iterable
+from decimal import Decimal
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from proxy.core.bill import NOTHING, Bill
+from proxy.core.ranking import Ranking
+from proxy.core.routing import Option
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+MODELS = 50  # that become labels without the settings naming them, each once it has answered
+OTHER = "other"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class Meter:
     """An `interfaces.Meter` over prometheus_client, with a registry of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, models: Iterable[str] = ()) -> None:
+        """`models`: those that the settings name, which are labels from the start."""
+        self._models = set(models)
+        self._room = len(self._models) + MODELS
         registry = self._registry = CollectorRegistry()
         self._requests = Counter(
             "penstock_requests",
@@ -27,10 +38,61 @@ class Meter:
             buckets=SECONDS,
             registry=registry,
         )
-        self._upstream = Counter(
-            "penstock_upstream_calls",
-            "Calls made to providers, by how they ended: ok, a status, an error's code, or abandoned by all clients.",
-            ("provider", "result"),
+        self._attempts = Counter(
+            "penstock_attempts",
+            "Calls made to providers, each repeat and each other model counted, by how they ended: ok, a status, an "
+            "error's code, or abandoned by all clients. No model: what is passed through.",
+            ("provider", "model", "result"),
+            registry=registry,
+        )
+        self._cost = Counter(
+            "penstock_cost_usd",
+            "What answers cost by the pricing table. Estimated: the provider did not say its usage, or was cut off.",
+            ("provider", "model", "estimated"),
+            registry=registry,
+        )
+        self._saved = Counter(
+            "penstock_saved_usd",
+            "What was not paid: cache and collapse, what the answer would have cost now; routing (an estimate), what "
+            "its usage would have cost on the baseline, less what was paid.",
+            ("cause", "model"),
+            registry=registry,
+        )
+        self._overpaid = Counter(
+            "penstock_overpaid_usd",
+            "What routing paid more than the same usage would have cost on the baseline (an estimate).",
+            ("model",),
+            registry=registry,
+        )
+        self._prompt_cache = Counter(
+            "penstock_prompt_cache_saved_usd",
+            "What the providers' own prompt caches saved; in no other figure.",
+            ("provider", "model"),
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "penstock_tokens",
+            "Tokens that were paid, each in one kind (pricing/README.md).",
+            ("provider", "model", "kind"),
+            registry=registry,
+        )
+        self._unpriced = Counter(
+            "penstock_unpriced_answers",
+            "Answers whose cost is not known: set the model's price.",
+            ("provider", "model"),
+            registry=registry,
+        )
+        self._decisions = Counter(
+            "penstock_decisions",
+            "Which model of a route was to answer, and why: cheapest, pinned (it made what the conversation goes on "
+            "from), only (nobody else may); unpriced, cooling, named: nobody better was there; none: nobody was.",
+            ("route", "model", "why"),
+            registry=registry,
+        )
+        self._dropped = Counter(
+            "penstock_options_dropped",
+            "Models of a route that could not answer a request, and why.",
+            ("route", "model", "reason"),
             registry=registry,
         )
         self._stored = Counter(
@@ -48,6 +110,7 @@ class Meter:
         # Labels come from closed sets, so a child is looked up once; prometheus_client takes a lock each time.
         self._request_of = cache(lambda *labels: self._requests.labels(*map(str, labels)))
         self._first_byte_of = cache(self._first_byte.labels)
+        self._saved_of = cache(self._saved.labels)
         self.flights = Gauge("penstock_flights", "Recordings that are being made.", registry=registry)
         self.connections = Gauge("penstock_connections", "Clients that are connected.", registry=registry)
         self.readers = Gauge(
@@ -69,8 +132,44 @@ class Meter:
     def first_byte(self, endpoint: str, outcome: str, seconds: float) -> None:
         self._first_byte_of(endpoint, outcome).observe(seconds)
 
-    def upstream(self, provider: str, result: str) -> None:
-        self._upstream.labels(provider, result).inc()
+    def attempt(self, provider: str, model: str, result: str) -> None:
+        if result == "ok" and len(self._models) < self._room:
+            self._models.add(model)
+        self._attempts.labels(provider, self._label(model), result).inc()
+
+    def billed(self, bill: Bill) -> None:
+        """An answer was paid."""
+        labels = bill.option.target.provider, self._label(bill.option.name)
+        if bill.usd is None:
+            self._unpriced.labels(*labels).inc()
+        else:
+            self._cost.labels(*labels, str(bill.estimated).lower()).inc(float(bill.usd))
+        if bill.routing:
+            (self._saved.labels("routing", labels[1]) if bill.routing > 0 else self._overpaid.labels(labels[1])).inc(
+                abs(float(bill.routing))
+            )
+        if bill.prompt_cache:
+            self._prompt_cache.labels(*labels).inc(float(bill.prompt_cache))
+        for kind, tokens in bill.usage.parts.items() if bill.usage is not None else ():
+            if tokens:
+                self._tokens.labels(*labels, kind).inc(tokens)
+
+    def saved(self, cause: str, option: Option, usd: Decimal | None) -> None:
+        """An answer was given that this model made and nobody paid again."""
+        if usd is not None and usd > NOTHING:
+            self._saved_of(cause, self._label(option.name)).inc(float(usd))
+
+    def decided(self, route: str | None, ranking: Ranking) -> None:
+        named = route or OTHER
+        for each in ranking.order[:1]:
+            self._decisions.labels(named, self._label(each.option.name), ranking.why).inc()
+        if not ranking.order:
+            self._decisions.labels(named, "", ranking.why).inc()
+        for each in ranking.dropped:
+            self._dropped.labels(named, self._label(each.option.name), each.reason or "").inc()
+
+    def _label(self, model: str) -> str:
+        return model if model in self._models or not model else OTHER
 
     def stored(self, result: str) -> None:
         self._stored.labels(result).inc()

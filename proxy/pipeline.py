@@ -1,25 +1,27 @@
-"""The way of a request, top to bottom: rights and targets, key, look up, join or lead, provider, recording, keep."""
+"""The way of a request, top to bottom: who may answer, key, look up, join or lead, rank, ask, account, keep, learn."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self, assert_never
+from decimal import Decimal
+from typing import Self
 
 import msgspec
 
-from proxy.complaints import Complaints
+from proxy.accounts import Accounts
 from proxy.core import canonical, keep, policy
 from proxy.core.call import Call
+from proxy.core.chain import Links, account_of, links_for, namespace_of
 from proxy.core.entry import Entry, Meta, make_entry
 from proxy.core.policy import Freshness, Rules, Verdict
 from proxy.core.recording import Broken, Clean, Ending, Head
-from proxy.core.routing import Routes, Target
-from proxy.core.status import result_of
-from proxy.errors import NotCached, UpstreamError
+from proxy.core.routing import Choice, Routes
+from proxy.errors import NotCached, PenstockError, UpstreamError
 from proxy.flights import Flight, Flights, Reader
 from proxy.interfaces import Clock, Epoch, Meter, Provider, Store
-from proxy.recorder import Recorder
+from proxy.producer import Job, Producer
+from proxy.router import Ranked, Router
 
-KEY_VERSION = b"1"
+KEY_VERSION = b"2"
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -34,25 +36,28 @@ class Terms(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Answered from the store. `stale`: only because the provider failed."""
+    """Answered from the store; what the answer would cost now is `saved`, in USD. `stale`: as the provider failed."""
 
     entry: Entry
     freshness: Freshness
+    saved: Decimal | None
     stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a call comes to: where it may go, what it may do with the cache, and under which key.
+    """What a call comes to: who may answer, on whose account, what it may do with the cache, and under which key.
 
-    Follows from the call, the settings and `reports_usage` (of the target's provider, which may find out that it does
-    not).
+    Follows from the call, the settings and `reports_usage` (of the providers, who may find out that they do not).
+    `links`: its prompt as a chain, where that decides who answers.
     """
 
     call: Call
-    target: Target
+    choice: Choice
+    account: str
     verdict: Verdict
     key: bytes | None
+    links: Links
     reports_usage: bool
 
 
@@ -82,7 +87,9 @@ class Edges:
     epoch: Epoch
     meter: Meter
     clock: Clock
-    complaints: Complaints
+    router: Router
+    producer: Producer
+    accounts: Accounts
 
 
 class Pipeline:
@@ -97,22 +104,42 @@ class Pipeline:
 
     def plan(self, call: Call) -> Plan:
         """Judge a call and make its key."""
-        target = self._routes.target(call.model)
-        verdict = policy.judge(call, (target.upstream,), self._rules)
-        key = self._key(call, target) if verdict.lead else None
-        return Plan(call, target, verdict, key, self._edges.providers[target.provider].reports_usage)
+        choice = self._routes.choice(call.model, call.directives.route)
+        rules = self._rules
+        if choice.sampled is not None:
+            rules = msgspec.structs.replace(rules, sampled=choice.sampled)
+        verdict = policy.judge(call, [option.target.upstream for option in choice.options], rules)
+        ranked = choice.routed or call.directives.max_cost is not None
+        secret = self._terms.secret
+        return Plan(
+            call,
+            choice,
+            account_of(call, secret, client_pays=self._client_pays(choice)),
+            verdict,
+            key=self._key(call, choice) if verdict.lead else None,
+            links=links_for(call, self._namespace(call, choice), secret) if ranked else (),
+            reports_usage=self._reports_usage(choice),
+        )
 
-    async def begin(self, plan: Plan) -> Hit | Live:
-        """Answer from the store, or join or lead a flight. Waits for nothing but the store."""
-        if plan.reports_usage != self._edges.providers[plan.target.provider].reports_usage:
+    async def begin(self, plan: Plan, ranked: Ranked | None = None) -> Hit | Live:
+        """Answer from the store, or join or lead a flight. Waits for nothing but the store, and the ranking of a few.
+
+        A request's own refusals come before it leads: what has a cap on its cost is ranked here, all others later.
+        """
+        if plan.reports_usage != self._reports_usage(plan.choice):
             plan = self.plan(plan.call)
         directives = plan.call.directives
         found = await self._look_up(plan.key, plan.call) if plan.key is not None and plan.verdict.look_up else None
         if found is not None and policy.accepts(directives, freshness := self._freshness(found)):
-            return Hit(found, freshness)
+            return self._hit(plan, found, freshness)
         if directives.only_if_cached:
             raise NotCached("`only-if-cached` was asked for, and no stored answer can be given.")
-        return self._fly(plan, found)
+        if (joined := self._join(plan, found)) is not None:
+            return joined
+        if directives.max_cost is not None and ranked is None:
+            # While it was ranked another may have led, or even landed: so look again.
+            return await self.begin(plan, await self._rank(plan))
+        return self._lead(plan, found, ranked)
 
     async def settle(self, live: Live) -> Head | Hit:
         """The head of a live answer once it is known, or a stale entry where the provider failed; UpstreamError."""
@@ -132,53 +159,55 @@ class Pipeline:
         if alone or not await self._fits(live, head):
             left = live.reader.flight
             live.reader.leave()
-            again = self._fly(live.plan, live.found, unless=left, alone=alone)
+            ranked = await self._rank(live.plan) if live.plan.call.directives.max_cost is not None else None
+            again = None if alone else self._join(live.plan, live.found, unless=left)
+            again = again or self._lead(live.plan, live.found, ranked)
             live.reader, live.collapsed = again.reader, again.collapsed
             return await self.settle(live)
         return head
 
-    def _fly(self, plan: Plan, found: Entry | None, *, unless: Flight | None = None, alone: bool = False) -> Live:
-        """Join the newest flight of this key, or lead one. Synchronous: nobody else can act in between."""
-        ttl = policy.lifetime(plan.call.directives, self._terms.ttl) if plan.verdict.keep else 0.0
-        if plan.verdict.join and plan.key is not None and not alone:
-            flight = self._edges.flights.find(plan.key)
-            if flight is not None and flight is not unless:
-                return Live(plan, found, flight.reader(ttl), collapsed=True)
+    def _join(self, plan: Plan, found: Entry | None, *, unless: Flight | None = None) -> Live | None:
+        """Read the newest flight of this key, if it takes one more. Synchronous, like `_lead`: nobody comes between."""
+        flight = self._edges.flights.find(plan.key) if plan.verdict.join and plan.key is not None else None
+        if flight is None or flight is unless:
+            return None
+        return Live(plan, found, flight.reader(self._ttl(plan)), collapsed=True)
+
+    def _lead(self, plan: Plan, found: Entry | None, ranked: Ranked | None) -> Live:
         reader = self._edges.flights.lead(
-            plan.key, lambda flight: self._produce(flight, plan), ttl=ttl, origin=plan.call.raw
+            plan.key, lambda flight: self._produce(flight, plan, ranked), ttl=self._ttl(plan), origin=plan.call.raw
         )
         return Live(plan, found, reader, collapsed=False)
 
-    async def _produce(self, flight: Flight, plan: Plan) -> None:
-        """Make a recording: ask the provider, log what comes, tell the readers how it ended, keep what is worth it."""
-        provider = self._edges.providers[plan.target.provider]
-        epoch = self._edges.epoch.current
-        recorder = Recorder(flight, plan.call, provider)
-        end: Ending | None = None
+    async def _rank(self, plan: Plan) -> Ranked:
+        ranked = await self._edges.router.consider(plan.call, plan.choice, plan.account, plan.links)
+        self._edges.meter.decided(plan.choice.route, ranked.ranking)
+        if not ranked.ranking.order:
+            raise self._edges.router.refusal(ranked)
+        return ranked
+
+    async def _produce(self, flight: Flight, plan: Plan, ranked: Ranked | None) -> None:
+        """Make a recording: ask who is ranked, log what comes, account, tell the readers how it ended, keep, learn."""
+        epoch, began = self._edges.epoch.current, self._edges.clock.wall()
+        job = Job(flight, plan.call, plan.choice, plan.account)
+        end: Ending
         try:
-            reply = await provider.open(plan.call, plan.target)
-            try:
-                end = await recorder.record(reply)
-            finally:
-                reply.close()
-        except UpstreamError as error:
+            if ranked is None and plan.choice.routed:
+                ranked = await self._rank(plan)
+            with self._edges.router.asking(ranked):
+                end = await self._edges.producer.make(job, ranked.order if ranked is not None else plan.choice.options)
+        except PenstockError as error:
             end = Broken(error)
         finally:
-            self._edges.meter.upstream(provider.name, _result(end, flight))
+            self._edges.accounts.settle(job, began)  # what was received is paid, whoever has left
         flight.finish(end)
-        self._complain(flight, plan.target, end)
         # From here to the end nothing is awaited: whoever comes finds the flight, or the entry.
-        self._keep(flight, plan, recorder, epoch)
+        self._keep(job, plan, epoch)
+        self._learn(job, ranked, began)
 
-    def _complain(self, flight: Flight, target: Target, end: Ending) -> None:
-        head = flight.recording.head
-        if isinstance(end, Broken) and isinstance(end.error, UpstreamError):
-            self._edges.complaints.failed(target.provider, end.error, model=target.upstream)
-        elif head is not None:
-            self._edges.complaints.answered(target.provider, head.status, model=target.upstream)
-
-    def _keep(self, flight: Flight, plan: Plan, recorder: Recorder, epoch: int) -> None:
-        if plan.key is None or flight.ttl <= 0 or flight.outrun:
+    def _keep(self, job: Job, plan: Plan, epoch: int) -> None:
+        flight, recorder, option = job.flight, job.recorder, job.flight.served
+        if plan.key is None or flight.ttl <= 0 or flight.outrun or recorder is None or option is None:
             return
         recording = flight.recording
         reason = keep.flaw(recording, recorder.progress, plan.call)
@@ -186,33 +215,60 @@ class Pipeline:
         if reason is not None or recording.head is None:
             return
         key = plan.key
-        if plan.reports_usage != self._edges.providers[plan.target.provider].reports_usage:
-            key = self._key(plan.call, plan.target)  # this very call found out, and later ones have the new key
+        if plan.reports_usage != self._reports_usage(plan.choice):
+            key = self._key(plan.call, plan.choice)  # this very call found out, and later ones have the new key
         meta = Meta(
             key=key,
             kind=recording.head.kind,
-            provider=plan.target.provider,
-            model=plan.target.upstream,
+            provider=option.target.provider,
+            model=option.target.upstream,
             ended=self._edges.clock.wall(),
             ttl=flight.ttl,
             epoch=epoch,
             usage_asked=recording.head.usage_asked,
             has_usage=recording.has_usage,
+            usage=flight.bill.usage if flight.bill is not None else None,
+            service=recorder.progress.service,
         )
         entry = make_entry(meta, recording.events, recording.times)
         self._edges.store.put(key, entry, expire=flight.ttl + self._terms.stale_if_error)
         flight.land()
 
-    def _key(self, call: Call, target: Target) -> bytes:
+    def _learn(self, job: Job, ranked: Ranked | None, began: float) -> None:
+        """What a whole answer teaches of who gave it."""
+        recording, recorder, option = job.flight.recording, job.recorder, job.flight.served
+        if ranked is None or recorder is None or option is None or not isinstance(recording.end, Clean):
+            return
+        if recording.head is None or recording.head.status != 200 or recorder.progress.flaw() is not None:
+            return
+        timed = recording.head.kind == "stream" and recording.times and not recording.dropped
+        first = recording.times[0] if timed else None
+        usage = job.flight.bill.usage if job.flight.bill is not None else None
+        self._edges.router.learn(ranked, option, usage, first=first, began=began)
+
+    def _namespace(self, call: Call, choice: Choice) -> object:
+        return namespace_of(call, client_pays=self._client_pays(choice), shared=self._terms.shared)
+
+    def _client_pays(self, choice: Choice) -> bool:
+        return any(self._edges.providers[option.target.provider].client_pays for option in choice.options)
+
+    def _reports_usage(self, choice: Choice) -> bool:
+        providers = self._edges.providers
+        return all(providers[option.target.provider].reports_usage for option in choice.options)
+
+    def _key(self, call: Call, choice: Choice) -> bytes:
         """What makes two requests the same; see canonical.py for the body's part."""
-        terms, provider = self._terms, self._edges.providers[target.provider]
-        namespace = call.credentials if provider.client_pays else "" if terms.shared else call.owner
+        terms = self._terms
         # A provider that is not asked for the usage of streams has another answer for each form of a request.
-        form = b"" if provider.reports_usage else b"%d%d" % (call.stream, call.wants_usage)
-        said = msgspec.json.encode((namespace, call.account, call.forwarded, terms.ignore))
+        form = b"" if self._reports_usage(choice) else b"%d%d" % (call.stream, call.wants_usage)
+        said = msgspec.json.encode((self._namespace(call, choice), call.account, call.forwarded, terms.ignore))
+        targets = msgspec.json.encode(choice.identities)
         body = canonical.canonical(call.body, terms.ignore)
-        parts = (KEY_VERSION, said, call.path.encode(), call.query, target.identity, form, call.directives.sample, body)
+        parts = (KEY_VERSION, said, call.path.encode(), call.query, targets, form, call.directives.sample, body)
         return canonical.key(self._keyed, parts)
+
+    def _ttl(self, plan: Plan) -> float:
+        return policy.lifetime(plan.call.directives, self._terms.ttl) if plan.verdict.keep else 0.0
 
     async def _look_up(self, key: bytes, call: Call) -> Entry | None:
         entry = await self._edges.store.get(key)
@@ -224,12 +280,22 @@ class Pipeline:
         meta, terms = entry.meta, self._terms
         return policy.freshness(meta.ended, meta.ttl, now=self._edges.clock.wall(), ttl_today=terms.ttl)
 
+    def _hit(self, plan: Plan, entry: Entry, freshness: Freshness, *, stale: bool = False) -> Hit:
+        """What is given again is saved, and its conversation stays with the model that it is from."""
+        option = plan.choice.option(entry.meta.provider, entry.meta.model)
+        if option is None:
+            return Hit(entry, freshness, None, stale)
+        now = self._edges.clock.wall()
+        if plan.links:
+            self._edges.router.learned.given_again(plan.links, option.target.place(plan.account), now)
+        return Hit(entry, freshness, self._edges.accounts.given_again(entry, option, now), stale)
+
     def _stale(self, live: Live) -> Hit | None:
         if live.found is None:
             return None
         freshness = self._freshness(live.found)
         allowed = policy.accepts_stale(live.plan.call.directives, freshness, stale_if_error=self._terms.stale_if_error)
-        return Hit(live.found, freshness, stale=True) if allowed else None
+        return self._hit(live.plan, live.found, freshness, stale=True) if allowed else None
 
     @staticmethod
     async def _fits(live: Live, head: Head) -> bool:
@@ -239,16 +305,3 @@ class Pipeline:
         end = await live.reader.ended()
         recording = live.reader.recording
         return isinstance(end, Broken) or (end is not None and recording.convertible and recording.has_usage)
-
-
-def _result(end: Ending | None, flight: Flight) -> str:
-    """How a call ended, as a label."""
-    match end:
-        case None:
-            return "abandoned"
-        case Broken(error=error):
-            return error.code or "failed"
-        case Clean():
-            return result_of(flight.recording.head.status if flight.recording.head is not None else 200)
-        case _:
-            assert_never(end)

@@ -10,21 +10,11 @@ from rich.table import Table as Shown
 from pricing.cost import PARTS, Price
 from pricing.models import Model, Source
 from pricing.table import Table
-from proxy.errors import StartupError
+from proxy.offers import Offers
 from proxy.settings import Settings
 
 OLD = 90  # days after which prices are worth another look
 SERVICES = ("standard", "flex", "priority", "batch")
-
-
-def price_table(settings: Settings | None) -> Table:
-    """The catalogue with the settings' prices before it. Raises StartupError."""
-    table = Table.packaged()
-    own = {name: model.price for name, model in settings.models.items() if model.price} if settings else {}
-    try:
-        return table.with_prices(own)
-    except ValueError as error:
-        raise StartupError(f"models: {error}.") from None
 
 
 def list_prices(table: Table, console: Console, *, words: Iterable[str]) -> int:
@@ -61,16 +51,22 @@ def show_prices(table: Table, console: Console, name: str) -> int:
 
 def check_prices(table: Table, console: Console, settings: Settings, *, today: date) -> int:
     """What is worth a look in the prices of the settings' models. 1 if one of them has no price."""
-    unpriced = 0
-    for name, named in settings.models.items():
-        model = table.find(name) if named.price else table.find(named.upstream or name) or table.find(name)
+    unpriced = checked = 0
+    offers = Offers(settings, table)
+    for name in {**settings.models, **dict.fromkeys(_routed(settings))}:
+        model, _ = offers.model(name)
         notes = list(_doubts(model, table, today)) if model else ["no price is known; set models.{name}.price"]
         unpriced += model is None or model.standard is None
         for note in notes:
             console.print(f"{name}: {note.replace('{name}', name)}", markup=False, highlight=False)
-    checked = len(settings.models)
+        checked += 1
     console.print(f"{checked} model{'s' if checked != 1 else ''} checked, {unpriced} without a price.", highlight=False)
     return 1 if unpriced else 0
+
+
+def _routed(settings: Settings) -> Iterator[str]:
+    for route in settings.routes:
+        yield from settings.route_models(route)
 
 
 def _doubts(model: Model, table: Table, today: date) -> Iterator[str]:

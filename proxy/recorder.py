@@ -113,22 +113,26 @@ class Recorder:
 
     async def _body(self, reply: Reply, head: Head) -> Ending:
         """A JSON answer, or an error's body, piece by piece."""
-        self.flight.begin(head)
+        recording = self.flight.recording
         last = b""
         while piece := await reply.read():
+            if recording.head is None:  # not before: a head of which no body comes is no answer yet
+                self.flight.begin(head)
             if head.status >= 400:
                 piece = self.provider.scrub(piece)
             last = piece.rstrip()[-1:] or last
             self.flight.append(Event(piece, None, None), self._now() - self._began)
             self.flight.wake()
             await self.flight.room()
-        if head.status == 200 and self.flight.recording.oversized:
+        if head.status == 200 and recording.oversized:
             if last not in b"}]":  # all that is left to look at
                 return Broken(UpstreamTruncated("The provider's answer is not whole: its JSON does not end."))
         elif head.status == 200:
-            self.progress.take(b"".join(event.raw for event in self.flight.recording.events))
-            if self.progress.malformed and not self.progress.begun and is_cut(self.flight.recording):
+            self.progress.take(b"".join(event.raw for event in recording.events))
+            if self.progress.malformed and not self.progress.begun and is_cut(recording):
                 return Broken(UpstreamTruncated("The provider's answer is not whole: its JSON cannot be read."))
+        if recording.head is None:
+            self.flight.begin(head)
         return Clean()
 
     async def _stream(self, reply: Reply, head: Head, watchdog: Watchdog) -> Ending:

@@ -1,4 +1,4 @@
-"""A provider over HTTP: what is sent, retries before the first byte, and nothing of one client in another's call."""
+"""A provider over HTTP: what is sent, and nothing of one client in another's call."""
 
 import asyncio
 import random
@@ -12,7 +12,6 @@ import msgspec
 from proxy.core.call import Call, with_members
 from proxy.core.passage import Passage
 from proxy.core.recording import passed_headers
-from proxy.core.retry import pause_before_retry
 from proxy.core.routing import Target
 from proxy.errors import (
     UpstreamAuthError,
@@ -21,7 +20,6 @@ from proxy.errors import (
     UpstreamTLSError,
     late_answer,
 )
-from proxy.interfaces import Clock
 from proxy.settings import Provider as ProviderSettings
 from proxy.transport import Body
 
@@ -95,45 +93,30 @@ class Upstream:
         *,
         transport: httpx.AsyncBaseTransport,
         api_key: str | None,
-        clock: Clock,
     ) -> None:
         self.name = name
         self.first_event_timeout: float = settings.first_event_timeout
         self.idle_timeout: float = settings.idle_timeout
         self.total_timeout: float = settings.total_timeout
         self.max_event: int = settings.max_event
+        self.max_retries = settings.max_retries
         self.owns_key = api_key is not None
         self.client_pays = settings.effective_auth == "client"
         self.reports_usage = settings.usage == "ask"
         self._url = httpx.URL(settings.base_url)
         self._base_url = settings.base_url.rstrip("/")
-        self._max_retries = settings.max_retries
         # httpx's transport without its client: no cookie jar, no redirects, nothing of one call in another.
         self._transport = transport
         self._api_key = api_key
-        self._clock = clock
 
     def scrub(self, said: bytes) -> bytes:
         return said.replace(self._api_key.encode(), b"[key]") if self._api_key else said
 
     async def open(self, call: Call, target: Target) -> HttpReply:
-        """Send the call, again where that is safe. Raises UpstreamError; closes what it does not return."""
-        attempt = 0
-        while True:
-            reply = await self._connected(call, target)
-            pause = None if call.retries_itself or attempt >= self._max_retries else self._pause(reply, attempt)
-            if pause is None:
-                return reply
-            reply.close()
-            await asyncio.sleep(pause)
-            attempt += 1
+        """One attempt; one more where nothing was sent, and one without `stream_options` where they were refused.
 
-    def _pause(self, reply: HttpReply, attempt: int) -> float | None:
-        luck = random.random()  # noqa: S311 - jitter
-        return pause_before_retry(reply.status, reply.headers, attempt=attempt, now=self._clock.wall(), luck=luck)
-
-    async def _connected(self, call: Call, target: Target) -> HttpReply:
-        """One attempt; one more where nothing was sent, and one without `stream_options` where they were refused."""
+        Raises UpstreamError; closes what it does not return.
+        """
         reply = await _connecting(lambda: self._send(call, target))
         if reply.status == 400 and reply.usage_asked and not call.wants_usage:
             refusal = await _within(self.first_event_timeout, reply.peek(MAX_REFUSAL))

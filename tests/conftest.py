@@ -1,6 +1,7 @@
 """What the tests of the whole proxy share: the provider, the proxy, the real SDK."""
 
 import itertools
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import openai
 import pytest
 
+from pricing.encodings import Encodings
 from proxy.app import SystemClock
 from tests.scripted import Scripted
 from tests.support import Json, Proxy, Running, Simulator, proxy_table
@@ -69,7 +71,9 @@ def scripted(_scripted: Scripted) -> Iterator[Scripted]:
 
 @pytest.fixture(scope="session")
 def _proxy(_simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    table = proxy_table(_simulator.base_url, tmp_path_factory.mktemp("proxy"), {}, {})
+    # One test's failures are not another's: five in a row would keep the proxy from asking that model for everyone.
+    provider = {"breaker_failures": 0}
+    table = proxy_table(_simulator.base_url, tmp_path_factory.mktemp("proxy"), provider, {})
     proxy = Proxy(table, {}, SystemClock())
     yield proxy
     proxy.stop()
@@ -77,7 +81,9 @@ def _proxy(_simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def proxy(_proxy: Proxy) -> Iterator[Proxy]:
-    """A proxy before the simulator, all settings as they come; shared, so a test must ask what nobody else asks."""
+    """A proxy before the simulator; shared, so a test must ask what nobody else asks. Its settings are as they come,
+    but that no failure keeps it from asking.
+    """
     yield _proxy
     _proxy.becomes_quiet()
 
@@ -131,6 +137,25 @@ def make_proxy(_simulator: Simulator, _undertaker: Undertaker, tmp_path: Path) -
     for each in made:
         each.becomes_quiet()
         _undertaker.stop(each)
+
+
+@pytest.fixture(scope="session")
+def _encodings() -> Encodings:
+    encodings = Encodings(threading.Lock())
+    encodings.get("o200k_base")
+    return encodings
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch, _encodings: Encodings) -> None:
+    """What counts tokens is loaded once for all tests."""
+    monkeypatch.setattr("proxy.router.Encodings", lambda _: _encodings)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch, loaded: None) -> None:
+    """Besides, what a proxy learns is in its data directory a moment later."""
+    monkeypatch.setattr("proxy.keeping.EVERY", 0.02)
 
 
 # An SDK client is slow to build (its TLS context), so others are made from one.

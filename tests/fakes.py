@@ -3,23 +3,29 @@
 import asyncio
 import selectors
 from collections.abc import AsyncIterable, Coroutine, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, TypeVar
 
 import msgspec
 
 from proxy.core.access import Access
+from proxy.core.bill import Bill
 from proxy.core.call import Call, read_call
 from proxy.core.entry import Entry
 from proxy.core.load import Load
 from proxy.core.passage import Passage
-from proxy.core.routing import Target
+from proxy.core.ranking import Ranking
+from proxy.core.routing import Option, Routes, Target
 from proxy.endpoints.intake import Door
 from proxy.interfaces import Listing
+from proxy.offers import price_table, routes_of
+from proxy.reading import read_settings
+from proxy.settings import Settings
 
 T = TypeVar("T")
 
 
-class _Selector(selectors.SelectSelector):
+class _Selector(selectors.PollSelector):  # `select` knows no descriptor above 1023
     """Lets time pass instead of waiting."""
 
     def __init__(self) -> None:
@@ -41,6 +47,15 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._clock.now
+
+    def run_in_executor(self, _executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
+        """What is for a thread is done on the spot: no time passes in it, and nothing else happens meanwhile."""
+        done = self.create_future()
+        try:
+            done.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 - told to who waits for it
+            done.set_exception(error)
+        return done
 
 
 def in_virtual_time(work: Coroutine[Any, Any, T]) -> T:
@@ -81,6 +96,16 @@ class Clock:
         return self.now
 
 
+class LoopClock:
+    """A `Clock` that goes with the loop: in virtual time both pass together."""
+
+    def wall(self) -> float:
+        return 1000.0 + asyncio.get_running_loop().time()
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
 class Epoch:
     current = 0
 
@@ -89,15 +114,31 @@ class Meter:
     """What was counted."""
 
     def __init__(self) -> None:
-        self.results: list[str] = []
+        self.attempts: list[tuple[str, str, str]] = []
         self.kept: list[str] = []
+        self.bills: list[Bill] = []
+        self.spared: list[tuple[str, str, Decimal | None]] = []
+        self.rankings: list[tuple[str | None, Ranking]] = []
 
     def request(self, endpoint: str, outcome: str, status: int) -> None: ...
 
     def first_byte(self, endpoint: str, outcome: str, seconds: float) -> None: ...
 
-    def upstream(self, _provider: str, result: str) -> None:
-        self.results.append(result)
+    @property
+    def results(self) -> list[str]:
+        return [result for _, _, result in self.attempts]
+
+    def attempt(self, provider: str, model: str, result: str) -> None:
+        self.attempts.append((provider, model, result))
+
+    def billed(self, bill: Bill) -> None:
+        self.bills.append(bill)
+
+    def saved(self, cause: str, option: Option, usd: Decimal | None) -> None:
+        self.spared.append((cause, option.name, usd))
+
+    def decided(self, route: str | None, ranking: Ranking) -> None:
+        self.rankings.append((route, ranking))
 
     def stored(self, result: str) -> None:
         self.kept.append(result)
@@ -157,6 +198,7 @@ class Provider:
         self.idle_timeout = 30.0
         self.total_timeout = 600.0
         self.max_event = 1 << 20
+        self.max_retries = 2
         self.owns_key = False
         self.client_pays = True
         self.reports_usage = True
@@ -190,3 +232,17 @@ def a_call(prompt: str = "hello", *, headers: Mapping[bytes, bytes] | None = Non
     """A request as the endpoint reads it."""
     body = {"model": "m", "messages": [{"role": "user", "content": prompt}], **members}
     return read_call("chat/completions", query=b"", raw=msgspec.json.encode(body), headers=headers or {}, forward=())
+
+
+def some_settings(models: Mapping[str, Mapping[str, Any]], **sections: Any) -> Settings:
+    """Settings with these models, at a provider `sim` that wants no key and whose name no catalogue knows."""
+    provider = {"base_url": "http://sim/v1", "auth": "none"}
+    return read_settings({"providers": {"sim": provider}, "models": models, **sections}, source="test")
+
+
+def some_routes(models: Mapping[str, Mapping[str, Any]], **sections: Any) -> Routes:
+    """Routes of such settings; without others there is one, "any", of all models, whose baseline is the last."""
+    names = list(models)
+    sections.setdefault("routes", {"any": {"models": names, "baseline": names[-1]}})
+    settings = some_settings(models, **sections)
+    return routes_of(settings, price_table(settings))

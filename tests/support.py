@@ -220,11 +220,11 @@ class Proxy(Running):
             build_app(settings, api_keys=self._keys, client_keys=client_keys(settings), clock=self.clock)
         )
         # By looking for them, not by the names of attributes; the server hides what it finds from the collector.
-        (self._connector,) = [
-            found
-            for found in gc.get_objects()
-            if isinstance(found, aiohttp.TCPConnector) and found._loop is self.loop.loop
+        # By `type`: to be asked for their class makes some objects import what they stand for, which takes a second.
+        self._connectors = [
+            found for found in gc.get_objects() if type(found) is aiohttp.TCPConnector and found._loop is self.loop.loop
         ]
+        self._connector = self._connectors[0]  # of the one provider that most proxies have
         self.server = Server(
             self.app.asgi,
             host="127.0.0.1",
@@ -279,7 +279,7 @@ class Proxy(Running):
 
     def _busy(self) -> int:
         """Connections to providers that are not back in the pool."""
-        return len(self._connector._acquired)
+        return sum(len(each._acquired) for each in self._connectors)
 
     def becomes_quiet(self) -> None:
         """Wait until nothing is left behind."""
@@ -291,8 +291,9 @@ class Proxy(Running):
 
 
 def proxy_table(base_url: str, directory: Path, provider: Json, sections: Json) -> Json:
-    """Settings of a proxy with one provider named `sim`."""
-    return {"providers": {"sim": {"base_url": base_url, **provider}}, "data": {"directory": str(directory)}, **sections}
+    """Settings of a proxy with a provider named `sim`, and those that the sections name beside it."""
+    providers = {"sim": {"base_url": base_url, **provider}, **sections.get("providers", {})}
+    return {"data": {"directory": str(directory)}, **sections, "providers": providers}
 
 
 def free_port() -> int:

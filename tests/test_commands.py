@@ -19,11 +19,11 @@ from tests.support import CHAT, DEADLINE, Json, Simulator, ask, eventually, free
 EX_CONFIG = 78
 
 
-def penstock(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """One command, to its end."""
+def penstock(*arguments: str, told: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """One command, to its end; `told` on stdin."""
     command = [sys.executable, "-m", "proxy", *arguments]
     env = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=env, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=env, check=False, input=told)
 
 
 class Served:
@@ -267,7 +267,18 @@ def test_what_the_command_line_says_goes_over_the_file(simulator: Simulator, tmp
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["serve"], ["simulator"], ["check-config"], ["demo"], ["cache"], ["cache", "stats"], ["cache", "purge"]],
+    [
+        [],
+        ["serve"],
+        ["simulator"],
+        ["check-config"],
+        ["demo"],
+        ["explain"],
+        ["simulate"],
+        ["cache"],
+        ["cache", "stats"],
+        ["cache", "purge"],
+    ],
 )
 def test_every_command_explains_itself(command: list[str]) -> None:
     said = penstock(*command, "--help")

@@ -414,3 +414,37 @@ async def test_under_pressure_nothing_is_begun_and_what_is_under_way_is_no_longe
     assert load.recorded == 0
     sky.lead(b"other", makes(b"a"), ttl=60).leave()
     await turns()
+
+
+@pytest.mark.parametrize(("status", "told"), [(200, 1), (204, 1), (400, 0), (500, 0)])
+async def test_that_an_answer_begins_is_told_once_and_of_an_error_never(status: int, told: int) -> None:
+    begun: list[Flight] = []
+
+    async def produce(flight: Flight) -> None:
+        flight.begun = lambda: begun.append(flight)
+        flight.begin(Head(status, "json", b"application/json"))
+        flight.append(one(b"a"), 0.0)
+        flight.finish(Clean())
+
+    reader = flights().lead(KEY, produce, ttl=0)
+    await reader.ended()
+    assert begun == [reader.flight] * told
+
+
+async def test_a_flight_that_starts_again_takes_joiners_and_has_the_head_of_the_last() -> None:
+    again = asyncio.Event()
+
+    async def produce(flight: Flight) -> None:
+        flight.begin(Head(500, "json", b"application/json"))
+        flight.restart()
+        await again.wait()
+        flight.begin(HEAD)
+        flight.append(one(b"a"), 0.0)
+        flight.finish(Clean())
+
+    sky = flights()
+    reader = sky.lead(KEY, produce, ttl=60)
+    await turns()
+    assert sky.find(KEY) is reader.flight
+    again.set()
+    assert await reader.head() == HEAD

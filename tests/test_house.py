@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # Who may import what. Names are modules of `proxy` (and `pricing`); a package stands for all that is in it, and each
-# may import itself. `basis`, `listening` and `edges` stand for the names below; edges never import each other. `std` is
+# may import itself. `basis`, `edges` and the like stand for the names below; edges never import each other. `std` is
 # what of the standard library: `pure` reaches no clock, no file, no socket and no chance.
 TABLE = """
 who        | std  | of ours                                                  | of others
@@ -30,8 +30,9 @@ who        | std  | of ours                                                  | o
 pricing    | pure |                                                          | msgspec tiktoken importlib.resources lzma
 errors     | pure |                                                          | msgspec
 core       | pure | pricing errors                                           | msgspec
-settings   | any  | pricing core errors                                      | msgspec
-reading    | any  | errors settings                                          | msgspec
+settings   | any  | pricing core                                             | msgspec
+checks     | any  | pricing errors settings                                  |
+reading    | any  | errors settings checks                                   | msgspec
 interfaces | any  | core errors                                              |
 store      | any  | basis                                                    | msgspec diskcache
 flights    | any  | basis                                                    |
@@ -43,21 +44,30 @@ meter      | any  | basis                                                    | p
 complaints | any  | errors                                                   |
 ids        | any  |                                                          |
 recorder   | any  | basis settings flights                                   | msgspec
-pipeline   | any  | pricing basis settings edges recorder                    | msgspec
-endpoints  | any  | basis settings ids complaints pipeline                    | msgspec starlette
-app        | any  | pricing basis settings edges transport recorder pipeline endpoints | msgspec starlette
+producer   | any  | basis complaints flights recorder                        |
+router     | any  | pricing basis                                            | msgspec
+accounts   | any  | pricing basis producer router                            |
+keeping    | any  | basis store                                              |
+offers     | any  | pricing core errors settings                             | msgspec
+explain    | any  | pricing core errors settings offers router store         | rich
+pipeline   | any  | pricing basis settings edges making                      | msgspec
+endpoints  | any  | basis settings ids complaints pipeline                   | msgspec starlette
+app        | any  | pricing basis settings edges transport making keeping offers pipeline endpoints | msgspec starlette
 server     | any  | wire                                                     | starlette uvicorn
 wire       | any  | errors connection                                        | uvicorn httptools
 connection | any  |                                                          |
 simulator  | any  |                                                          | msgspec starlette
 demo       | any  | pricing errors simulator                                 | msgspec httpx rich
-prices     | any  | pricing errors settings                                  | rich
-cli        | any  | basis settings reading store app listening demo simulator prices | click rich uvloop
+prices     | any  | pricing settings offers                                  | rich
+simulate   | any  | pricing core errors settings offers                      | rich msgspec
+cli        | any  | basis settings reading store app listening demo simulator commands | click rich uvloop
 __main__   | any  | cli                                                      |
 proxy      | pure |                                                          | importlib.metadata
 """
 GROUPS = {
     "basis": {"core", "errors", "interfaces", "proxy"},  # `proxy` itself says no more than its version
+    "making": {"recorder", "producer", "router", "accounts"},
+    "commands": {"offers", "prices", "explain", "simulate"},
     "listening": {"server", "wire", "connection"},
     "edges": {"store", "flights", "upstream", "limiter", "ledger", "meter", "ids", "complaints"},
 }
@@ -79,6 +89,7 @@ COVERED_BY = {
     "proxy/endpoints/answer.py": "tests/test_wire.py",
     "proxy/endpoints/chat.py": "tests/test_wire.py",
     "proxy/endpoints/operations.py": "tests/endpoints/test_gate.py",
+    "proxy/checks.py": "tests/test_settings.py",
     "proxy/reading.py": "tests/test_settings.py",
     "proxy/wire.py": "tests/test_server.py",
     "proxy/connection.py": "tests/test_server.py",

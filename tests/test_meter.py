@@ -1,15 +1,30 @@
 """Every metric by its name and labels, in Prometheus' own format."""
 
 import re
+from decimal import Decimal
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.meter import CONTENT_TYPE, SECONDS, Meter
+from pricing.cost import Usage
+from pricing.tokens import Count
+from proxy.core.bill import Bill
+from proxy.core.ranking import Estimate, Ranking
+from proxy.core.routing import Option, Target
+from proxy.meter import CONTENT_TYPE, MODELS, SECONDS, Meter
 
 NAMES = {
     "penstock_requests",
     "penstock_first_byte_seconds",
-    "penstock_upstream_calls",
+    "penstock_attempts",
+    "penstock_cost_usd",
+    "penstock_saved_usd",
+    "penstock_overpaid_usd",
+    "penstock_prompt_cache_saved_usd",
+    "penstock_tokens",
+    "penstock_unpriced_answers",
+    "penstock_decisions",
+    "penstock_options_dropped",
     "penstock_recordings",
     "penstock_store_events",
     "penstock_flights",
@@ -48,16 +63,16 @@ def test_what_is_counted_is_counted_under_its_labels() -> None:
     for _ in range(3):
         meter.request("chat", "hit", 200)
     meter.request("chat", "refused", 400)
-    meter.upstream("openai", "ok")
-    meter.upstream("openai", "upstream_reset")
+    meter.attempt("openai", "", "ok")
+    meter.attempt("openai", "", "upstream_reset")
     meter.stored("stored")
     meter.store_event("disk_corrupt")
     found = samples(meter)
     endpoint = ("endpoint", "chat")
     assert found["penstock_requests_total", (endpoint, ("outcome", "hit"), ("status", "200"))] == 3
     assert found["penstock_requests_total", (endpoint, ("outcome", "refused"), ("status", "400"))] == 1
-    assert found["penstock_upstream_calls_total", (("provider", "openai"), ("result", "ok"))] == 1
-    assert found["penstock_upstream_calls_total", (("provider", "openai"), ("result", "upstream_reset"))] == 1
+    assert found["penstock_attempts_total", (("model", ""), ("provider", "openai"), ("result", "ok"))] == 1
+    assert found["penstock_attempts_total", (("model", ""), ("provider", "openai"), ("result", "upstream_reset"))] == 1
     assert found["penstock_recordings_total", (("result", "stored"),)] == 1
     assert found["penstock_store_events_total", (("event", "disk_corrupt"),)] == 1
 
@@ -94,6 +109,130 @@ def test_two_meters_do_not_count_together() -> None:
     assert ("penstock_recordings_total", (("result", "stored"),)) not in samples(other)
 
 
+def option(name: str) -> Option:
+    return Option(name, Target("p", "http://p/v1", name))
+
+
+def labels_of(found: dict[Sample, float], name: str) -> list[dict[str, str]]:
+    """Of each sample of a metric."""
+    return [dict(labels) for sample, labels in found if sample == name]
+
+
+def models_of(meter: Meter) -> set[str]:
+    return {labels["model"] for labels in labels_of(samples(meter), "penstock_attempts_total")}
+
+
+def test_the_models_of_the_settings_are_labels_from_the_start() -> None:
+    meter = Meter(["own"])
+    for model in ("own", "said"):
+        meter.attempt("p", model, "status_404")
+    assert models_of(meter) == {"own", "other"}
+
+
+def test_another_model_is_a_label_once_it_has_answered() -> None:
+    meter = Meter(["own"])
+    for result in ("status_404", "upstream_reset", "ok", "status_500"):
+        meter.attempt("p", "said", result)
+    counted = labels_of(samples(meter), "penstock_attempts_total")
+    assert [(labels["model"], labels["result"]) for labels in counted] == [
+        ("other", "status_404"),
+        ("other", "upstream_reset"),
+        ("said", "ok"),
+        ("said", "status_500"),
+    ]
+
+
+def test_so_many_models_become_labels_and_no_more() -> None:
+    meter = Meter(["own"])
+    for number in range(MODELS + 10):
+        meter.attempt("p", f"said {number}", "ok")
+    meter.attempt("p", "own", "ok")
+    assert models_of(meter) == {"own", "other", *(f"said {number}" for number in range(MODELS))}
+
+
+def test_a_model_that_became_a_label_takes_no_second_place() -> None:
+    meter = Meter()
+    for _ in range(MODELS + 1):
+        meter.attempt("p", "same", "ok")
+    meter.attempt("p", "another", "ok")
+    assert models_of(meter) == {"same", "another"}
+
+
+def test_what_is_passed_through_has_no_model_and_is_no_other() -> None:
+    meter = Meter()
+    meter.attempt("p", "", "ok")
+    assert models_of(meter) == {""}
+
+
+USAGE = Usage(input=100, cached=40, output=20, reasoning=5)
+HERE = (("model", "m"), ("provider", "p"))
+
+
+def test_a_bill_is_counted_with_its_tokens_by_kind_each_once() -> None:
+    meter = Meter(["m"])
+    meter.billed(Bill(option("m"), USAGE, Decimal("0.25"), prompt_cache=Decimal("0.5")))
+    meter.billed(Bill(option("m"), USAGE, Decimal("0.5"), estimated=True))
+    found = samples(meter)
+    assert found["penstock_cost_usd_total", (("estimated", "false"), *HERE)] == 0.25
+    assert found["penstock_cost_usd_total", (("estimated", "true"), *HERE)] == 0.5
+    assert found["penstock_prompt_cache_saved_usd_total", HERE] == 0.5
+    tokens = {labels["kind"]: labels for labels in labels_of(found, "penstock_tokens_total")}
+    counts = {kind: found["penstock_tokens_total", tuple(sorted(tokens[kind].items()))] for kind in tokens}
+    assert counts == {"input": 120, "cached_input": 80, "output": 30, "reasoning": 10}
+    assert not labels_of(found, "penstock_unpriced_answers_total")
+
+
+@pytest.mark.parametrize("usage", [None, USAGE])
+def test_a_bill_without_an_amount_counts_as_unpriced_and_adds_no_dollar(usage: Usage | None) -> None:
+    meter = Meter(["m"])
+    meter.billed(Bill(option("m"), usage))
+    found = samples(meter)
+    assert found["penstock_unpriced_answers_total", HERE] == 1
+    assert not labels_of(found, "penstock_cost_usd_total")
+    assert bool(labels_of(found, "penstock_tokens_total")) == (usage is not None)
+
+
+def test_what_is_free_is_priced() -> None:
+    meter = Meter(["m"])
+    meter.billed(Bill(option("m"), USAGE, Decimal(0)))
+    found = samples(meter)
+    assert found["penstock_cost_usd_total", (("estimated", "false"), *HERE)] == 0
+    assert not labels_of(found, "penstock_unpriced_answers_total")
+
+
+def test_what_routing_saved_and_what_it_overpaid_are_apart_so_that_neither_falls() -> None:
+    meter = Meter(["m"])
+    for routing in ("0.5", "-0.25", "0", "0.5", "-0.125"):
+        meter.billed(Bill(option("m"), USAGE, Decimal(1), routing=Decimal(routing)))
+    found = samples(meter)
+    assert found["penstock_saved_usd_total", (("cause", "routing"), ("model", "m"))] == 1
+    assert found["penstock_overpaid_usd_total", (("model", "m"),)] == 0.375
+
+
+def test_what_was_given_again_is_saved_where_its_worth_is_known() -> None:
+    meter = Meter(["m"])
+    for usd in (Decimal("0.5"), None, Decimal(0), Decimal("0.25")):
+        meter.saved("cache", option("m"), usd)
+    meter.saved("collapse", option("unnamed"), Decimal(2))
+    found = samples(meter)
+    assert found["penstock_saved_usd_total", (("cause", "cache"), ("model", "m"))] == 0.75
+    assert found["penstock_saved_usd_total", (("cause", "collapse"), ("model", "other"))] == 2
+
+
+def test_a_decision_is_counted_with_why_and_with_those_that_could_not_answer() -> None:
+    meter = Meter(["a", "b"])
+    first, second = (Estimate(option(name), Count(1)) for name in "ab")
+    unfit = Estimate(option("b"), Count(1), reason="vision")
+    meter.decided("fast", Ranking((first, second), (), "cheapest"))
+    meter.decided("fast", Ranking((first,), (unfit,), "only"))
+    meter.decided(None, Ranking((), (unfit,), "none"))
+    found = samples(meter)
+    decided = {tuple(labels.values()) for labels in labels_of(found, "penstock_decisions_total")}
+    assert decided == {("a", "fast", "cheapest"), ("a", "fast", "only"), ("", "other", "none")}
+    dropped = (("model", "b"), ("reason", "vision"), ("route", "fast"))
+    assert found["penstock_options_dropped_total", dropped] == 1
+
+
 def test_no_label_holds_what_a_client_said() -> None:
     said = re.findall(rb"^# HELP (\w+) ", Meter().exposition(), re.MULTILINE)
     assert said
@@ -101,6 +240,14 @@ def test_no_label_holds_what_a_client_said() -> None:
     labels = {name for metric in meter._registry.collect() for sample in metric.samples for name in sample.labels}
     meter.request("chat", "hit", 200)
     meter.first_byte("chat", "hit", 0.1)
-    meter.upstream("p", "ok")
+    meter.attempt("p", "", "ok")
+    meter.attempt("p", "said", "status_404")
+    meter.billed(Bill(option("said"), USAGE, Decimal(1), routing=Decimal(-1), prompt_cache=Decimal(1)))
+    meter.billed(Bill(option("said")))
+    meter.saved("cache", option("said"), Decimal(1))
+    meter.decided(None, Ranking((), (Estimate(option("said"), Count(1), reason="vision"),), "none"))
+    assert b"said" not in meter.exposition().replace(b"was said", b"")
     labels |= {name for metric in meter._registry.collect() for sample in metric.samples for name in sample.labels}
-    assert labels == {"endpoint", "outcome", "status", "provider", "result", "le"}
+    answers = {"endpoint", "outcome", "status", "le"}
+    money = {"provider", "model", "estimated", "cause", "kind"}
+    assert labels == answers | money | {"result", "route", "why", "reason"}

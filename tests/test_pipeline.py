@@ -1,17 +1,24 @@
 import asyncio
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from proxy.accounts import Accounts
 from proxy.complaints import Complaints
+from proxy.core.breaker import Health
 from proxy.core.call import Call
+from proxy.core.learned import Learned
 from proxy.core.policy import Rules
 from proxy.core.recording import Clean, Head
 from proxy.core.routing import Named, Routes
-from proxy.errors import NotCached, UpstreamConnectError, UpstreamReset
+from proxy.errors import NoModelFits, NotCached, OverCostCap, UpstreamConnectError, UpstreamReset
 from proxy.flights import Flights
 from proxy.pipeline import Edges, Hit, Live, Pipeline, Terms
-from tests.fakes import Clock, Epoch, Meter, Provider, Reply, Store, a_call, roomy, turns
+from proxy.producer import Producer
+from proxy.router import Router
+from tests.fakes import Clock, Epoch, Meter, Provider, Reply, Store, a_call, roomy, some_routes, turns
 from tests.scripted import DONE, chunk, whole_stream
 
 STREAM = whole_stream("one", " two")
@@ -22,16 +29,32 @@ STREAMED: dict[str, Any] = {"stream": True}
 class World:
     """A pipeline among fakes."""
 
-    def __init__(self, *replies: Reply | Exception, stale: float = 0.0, finish: bool = False) -> None:
+    def __init__(
+        self,
+        *replies: Reply | Exception,
+        stale: float = 0.0,
+        finish: bool = False,
+        routes: Routes | None = None,
+        max_entry: int = 1 << 20,
+    ) -> None:
         self.provider, self.other = Provider(*replies), Provider(*replies)
         self.store, self.meter, self.clock, self.epoch = Store(), Meter(), Clock(), Epoch()
-        self.flights = Flights(on_abandon="finish" if finish else "cancel", max_entry=1 << 20, load=roomy())
+        self.flights = Flights(on_abandon="finish" if finish else "cancel", max_entry=max_entry, load=roomy())
         providers = {"sim": self.provider, "other": self.other}
-        edges = Edges(
-            providers, self.store, self.flights, self.epoch, self.meter, self.clock, Complaints(self.clock.monotonic)
+        clock, meter = self.clock, self.meter
+        health = Health()
+        router = self.router = Router(Learned(health, kept_for=60.0), clock)
+        complaints = Complaints(clock.monotonic)
+        producer = Producer(providers, health, self.flights.load, clock=clock, meter=meter, complaints=complaints)
+        accounts = Accounts(router, meter)
+        edges = Edges(providers, self.store, self.flights, self.epoch, meter, clock, router, producer, accounts)
+        routes = routes or Routes(
+            base_urls={"sim": "http://sim/v1", "other": "http://other/v1"},
+            default_provider="sim",
+            models={"elsewhere": Named("other", "m")},
+            routes={},
+            describe=lambda _name, _target: (None, None),
         )
-        urls = {"sim": "http://sim/v1", "other": "http://other/v1"}
-        routes = Routes(urls, "sim", {"elsewhere": Named("other", "m")})
         terms = Terms(secret=b"s" * 32, ignore=(), shared=False, ttl=60.0, stale_if_error=stale)
         self.pipeline = Pipeline(terms, Rules(), routes, edges)
 
@@ -323,7 +346,185 @@ async def test_what_is_not_worth_keeping_is_counted_with_its_reason() -> None:
     live = await world.live(a_call(**STREAMED))
     await read(live)
     assert live.reader.recording.end == Clean()
-    await read(await world.live(a_call(**STREAMED)))
+    await read(await world.live(a_call(headers={b"x-stainless-retry-count": b"0"}, **STREAMED)))
     assert world.meter.kept == ["unfinished", "failed"]
     assert world.meter.results == ["ok", "status_500"]
     assert world.store.entries == {}
+
+
+# Where there is something to choose.
+
+MODELS: dict[str, dict[str, Any]] = {
+    "cheap": {"price": {"input": "1", "output": "2"}, "window": 1000, "max_output": 100},
+    "dear": {"price": {"input": "10", "output": "20"}, "window": 1000, "max_output": 1000},
+}
+ROUTED: dict[str, Any] = {"model": "any", "stream": True}
+
+
+def routed(*replies: Reply | Exception, **said: Any) -> World:
+    return World(*replies, routes=some_routes(MODELS), **said)
+
+
+def capped(usd: str, prompt: str = "hello") -> Call:
+    return a_call(prompt, headers={b"x-penstock-max-cost-usd": usd.encode()}, **ROUTED)
+
+
+async def ended(live: Live) -> None:
+    """Whatever came of it is known, though what is ranked in a thread takes a moment."""
+    await live.reader.ended()
+    await turns()
+
+
+async def test_a_route_is_answered_by_its_cheapest_model_and_kept_under_its_name() -> None:
+    world = routed(Reply(*STREAM, b""))
+    live = await world.live(a_call(**ROUTED))
+    await ended(live)
+    assert world.meter.attempts == [("sim", "cheap", "ok")]
+    assert live.reader.flight.served is not None
+    assert live.reader.flight.served.name == "cheap"
+    (bill,) = world.meter.bills
+    assert (bill.usd, bill.routing) == (Decimal("0.000005"), Decimal("0.000045"))
+    hit = await world.hit(a_call(**ROUTED))
+    assert (hit.entry.meta.model, hit.saved) == ("cheap", bill.usd)
+    assert world.meter.spared == [("cache", "cheap", bill.usd)]
+
+
+async def test_those_who_ask_the_same_at_once_cost_one_decision() -> None:
+    reply = Reply()
+    world = routed(reply)
+    lives = [await world.live(a_call(**ROUTED)) for _ in range(3)]
+    reply.come(*STREAM, b"")
+    for live in lives:
+        await ended(live)
+    assert [(route, ranking.why) for route, ranking in world.meter.rankings] == [("any", "cheapest")]
+    assert [live.collapsed for live in lives] == [False, True, True]
+
+
+async def test_what_failed_over_is_kept_under_who_answered() -> None:
+    world = routed(UpstreamConnectError("refused"), Reply(*STREAM, b""))
+    await ended(await world.live(a_call(**ROUTED)))
+    assert [(model, result) for _, model, result in world.meter.attempts] == [
+        ("cheap", "upstream_connect_error"),
+        ("dear", "ok"),
+    ]
+    assert (await world.hit(a_call(**ROUTED))).entry.meta.model == "dear"
+
+
+async def test_a_request_that_no_model_can_answer_is_counted_and_asks_nobody() -> None:
+    world = routed()
+    with await world.live(a_call("word " * 1000, **ROUTED)) as live, pytest.raises(NoModelFits):
+        await world.pipeline.settle(live)
+    assert [(route, ranking.why, len(ranking.dropped)) for route, ranking in world.meter.rankings] == [
+        ("any", "none", 2)
+    ]
+    assert world.provider.calls == []
+    assert world.meter.bills == []
+    await turns()
+    assert len(world.flights) == 0
+
+
+async def test_a_request_over_its_cap_is_refused_before_it_leads() -> None:
+    world = routed()
+    with pytest.raises(OverCostCap):
+        await world.begin(capped("0.00001"))
+    assert len(world.flights) == 0
+    assert world.provider.calls == []
+    assert [ranking.why for _, ranking in world.meter.rankings] == ["none"]
+
+
+async def test_a_cap_counts_for_what_is_paid_and_not_for_what_is_stored_or_under_way() -> None:
+    reply = Reply()
+    world = routed(reply)
+    live = await world.live(a_call(**ROUTED))
+    joiner = await world.live(capped("0"))
+    assert joiner.collapsed
+    reply.come(*STREAM, b"")
+    await ended(live)
+    await world.hit(capped("0"))
+    assert len(world.meter.rankings) == 1
+
+
+async def test_who_was_being_ranked_while_another_led_joins_it() -> None:
+    reply = Reply()
+    world = routed(reply)
+    first, second = await asyncio.gather(world.begin(capped("1")), world.begin(capped("1")))
+    assert isinstance(first, Live)
+    assert isinstance(second, Live)
+    assert sorted((first.collapsed, second.collapsed)) == [False, True]
+    reply.come(*STREAM, b"")
+    await ended(first)
+    assert len(world.provider.calls) == 1
+
+
+async def test_a_model_that_was_named_is_not_ranked_unless_it_is_capped() -> None:
+    world = routed(Reply(*STREAM, b""), Reply(*STREAM, b""))
+    await ended(await world.live(a_call(model="dear", stream=True)))
+    assert world.meter.rankings == []
+    named = a_call("other", model="dear", stream=True, headers={b"x-penstock-max-cost-usd": b"1"})
+    await ended(await world.live(named))
+    assert [(route, ranking.why) for route, ranking in world.meter.rankings] == [(None, "only")]
+
+
+async def test_who_leaves_while_it_is_ranked_has_asked_nobody() -> None:
+    world = routed()
+    with await world.live(a_call(**ROUTED)):
+        await turns(1)
+    await turns()
+    assert len(world.flights) == 0
+    assert world.provider.calls == []
+    assert world.meter.attempts == []
+    assert not world.router.learned._waiting
+
+
+@pytest.mark.parametrize(
+    ("reply", "learns"),
+    [
+        (lambda: Reply(*STREAM, b""), True),
+        (lambda: Reply(chunk("a"), chunk(finish="stop"), DONE, b""), True),  # its usage is not known, but its time
+        (lambda: Reply(*STREAM[:1], UpstreamReset("lost")), False),
+        (lambda: Reply(chunk("a"), DONE, b""), False),
+        (lambda: Reply(chunk("a"), chunk(finish="content_filter"), DONE, b""), False),
+        (lambda: Reply(JSON_REPLY, b"", content_type="application/json"), True),
+    ],
+)
+async def test_only_a_whole_answer_teaches(reply: Callable[[], Reply], learns: bool) -> None:
+    world = routed(reply())
+    await ended(await world.live(a_call(**ROUTED)))
+    assert world.router.learned.changed == learns
+    assert not world.router.learned._waiting
+
+
+async def test_the_time_to_the_first_event_is_learned_only_where_it_is_still_known() -> None:
+    def soon(world: World) -> float | None:
+        (option, _) = world.pipeline.plan(a_call(**ROUTED)).choice.options
+        account = world.pipeline.plan(a_call(**ROUTED)).account
+        return world.router.learned._experience.soon(option.target.place(account))
+
+    found = []
+    for max_entry in (1 << 20, 10):
+        reply = Reply()
+        world = routed(reply, max_entry=max_entry)
+        await world.router.warm(world.pipeline.plan(a_call(**ROUTED)).choice.options)
+        reading = asyncio.ensure_future(read(await world.live(a_call(**ROUTED))))
+        for piece in [*STREAM, b""]:
+            reply.come(piece)
+            await turns()
+        assert await reading == STREAM
+        found.append(soon(world) is not None)
+    assert found == [True, False]
+
+
+async def test_a_conversation_stays_with_the_model_of_an_answer_that_was_given_again() -> None:
+    """Who made it is known from the cache alone: another proxy had asked."""
+    before = routed(UpstreamConnectError("refused"), Reply(*STREAM, b""))
+    await ended(await before.live(a_call(**ROUTED)))
+    world = routed(Reply(*STREAM, b""), Reply(*STREAM, b""))
+    world.store.entries = before.store.entries
+    asked = {"role": "user", "content": "hello"}
+    called = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f"}}]}
+    told = {"role": "tool", "tool_call_id": "1", "content": "22"}
+    await ended(await world.live(a_call(messages=[asked, called, told], **ROUTED)))
+    assert (await world.hit(a_call(**ROUTED))).entry.meta.model == "dear"
+    await ended(await world.live(a_call(messages=[asked, called, told, asked], **ROUTED)))
+    decisions = [(ranking.order[0].option.name, ranking.why) for _, ranking in world.meter.rankings]
+    assert decisions == [("cheap", "cheapest"), ("dear", "pinned")]

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from pricing.table import Table
 from proxy.cli import main
-from proxy.prices import OLD, check_prices, list_prices, price_table, show_prices
+from proxy.offers import price_table
+from proxy.prices import OLD, check_prices, list_prices, show_prices
 from proxy.reading import read_settings
 from proxy.settings import Settings
 

@@ -282,3 +282,17 @@ async def test_the_head_has_the_headers_that_clients_see_and_no_other() -> None:
     assert dict(head.headers) == {name.replace("_", "-").encode(): value.encode() for name, value in passed.items()}
     assert head.kind == "stream"
     assert head_of(Reply(status=401, **JSON), Provider()).status == 401
+
+
+@pytest.mark.parametrize("ends", [b"", UpstreamReset("lost"), 601.0])
+def test_a_json_answer_of_which_no_byte_comes_has_not_begun(ends: Any) -> None:
+    made = recorded(lambda: Reply(ends, **JSON))
+    assert isinstance(made.end, Broken)
+    assert made.flight.recording.head is None
+
+
+def test_an_error_without_a_body_is_an_answer_all_the_same() -> None:
+    made = recorded(lambda: Reply(b"", status=500, **JSON))
+    assert made.end == Clean()
+    assert made.flight.recording.head is not None
+    assert made.flight.recording.head.status == 500

@@ -453,7 +453,7 @@ def test_the_metrics_count_outcomes_and_first_bytes(make_proxy: MakeProxy, promp
     assert found['penstock_requests_total{endpoint="chat",outcome="miss",status="200"}'] == 1
     assert found['penstock_requests_total{endpoint="chat",outcome="hit",status="200"}'] == 2
     assert found['penstock_first_byte_seconds_count{endpoint="chat",outcome="hit"}'] == 2
-    assert found['penstock_upstream_calls_total{provider="sim",result="ok"}'] == 1
+    assert found['penstock_attempts_total{model="sim-instant",provider="sim",result="ok"}'] == 1
     assert found['penstock_recordings_total{result="stored"}'] == 1
 
 

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Self
 
 from starlette.types import Send
 
 from proxy.complaints import Complaints
+from proxy.core.bill import NOTHING, dollars
 from proxy.core.call import Call
 from proxy.core.recording import Broken, Clean, Head, Recording
 from proxy.core.status import forward_status, hit_status, passed_status, result_of, unanswered_status
@@ -52,6 +54,7 @@ class Desk:
     meter: Meter
     clock: Clock
     complaints: Complaints
+    cost_comment: bool = False  # at the end of a stream
 
     @contextmanager
     def calling(self, provider: str) -> Iterator[Called]:
@@ -63,7 +66,7 @@ class Desk:
             called.error = error
             raise
         finally:
-            self.meter.upstream(provider, called.result)
+            self.meter.attempt(provider, "", called.result)
             if called.error is not None:
                 self.complaints.failed(provider, called.error)
             elif called.status is not None:
@@ -81,6 +84,7 @@ class Answer:
         self.unread: Callable[[], bool] = lambda: True  # is there something of the request's body yet to come?
         self._status = 0
         self._known: tuple[Header, ...] = ()  # what an error says too
+        self._live: Live | None = None
         self._endpoint = endpoint
         self._send = send
         self._now: Callable[[], float] = desk.clock.monotonic
@@ -117,7 +121,8 @@ class Answer:
             self.outcome = "refused"
         if isinstance(error, Overloaded):
             self._desk.complaints.overloaded(error)
-        await send_error(self._send, error, [*self._known, *self._ours(None)], close=self.unread())
+        known = self._known if self._live is None else self._forwarded_headers(self._live)
+        await send_error(self._send, error, [*known, *self._ours(None)], close=self.unread())
 
     def unanswered(self) -> None:
         """Nothing is stored, and nothing else was wanted."""
@@ -125,12 +130,13 @@ class Answer:
 
     def forwarded(self, live: Live) -> None:
         """The provider is asked, or was for somebody else."""
-        plan = live.plan
-        self.outcome = "collapsed" if live.collapsed else "bypass" if plan.key is None else "miss"
-        self._known = (
-            (b"cache-status", self._forward_status(live, stored=False)),
-            *_target(plan.target.provider, plan.target.upstream),
-        )
+        self.outcome = "collapsed" if live.collapsed else "bypass" if live.plan.key is None else "miss"
+        self._live = live
+
+    def _forwarded_headers(self, live: Live, *, stored: bool = False) -> tuple[Header, ...]:
+        status = (b"cache-status", self._forward_status(live, stored=stored))
+        served = live.reader.flight.served
+        return (status,) if served is None else (status, *_target(served.target.provider, served.target.upstream))
 
     async def _break_off(self, said: Iterable[Header], tail: bytes, error: PenstockError) -> None:
         """One error event where a whole one ended, then no clean end."""
@@ -226,6 +232,7 @@ class Answer:
         self._status = 200
         meta, freshness = hit.entry.meta, hit.freshness
         return [
+            *_money(NOTHING, hit.saved, "cache"),
             *((EVENT_STREAM, UNBUFFERED) if call.stream else (JSON,)),
             (b"cache-status", hit_status(freshness.left, stale=hit.stale)),
             (b"age", b"%d" % freshness.age),
@@ -258,9 +265,15 @@ class Answer:
             body = self._ids.completion().join(template)
             media = EVENT_STREAM if wants_stream else JSON
         self._first_byte()
-        await send_whole(
-            self._send, head.status, [media, *self._live_headers(live, head, keeps=live.reader.flight.kept)], body
-        )
+        headers = [media, *self._live_headers(live, head, keeps=live.reader.flight.kept), *_bill(live)]
+        await send_whole(self._send, head.status, headers, body)
+        self._credit(live)
+
+    def _credit(self, live: Live) -> None:
+        """A joiner has had its whole answer: what it would have cost is saved."""
+        flight = live.reader.flight
+        if live.collapsed and flight.bill is not None and flight.served is not None:
+            self._desk.meter.saved("collapse", flight.served, flight.bill.usd)
 
     async def _stream(self, call: Call, live: Live, head: Head) -> None:
         reader, recording = live.reader, live.reader.recording
@@ -278,16 +291,19 @@ class Answer:
                     break
                 if body or not events:
                     await self._send({"type": "http.response.body", "body": body or PING, "more_body": True})
-        await self._close(recording, body)
+        await self._close(live, body)
 
-    async def _close(self, recording: Recording, last: bytes) -> None:
+    async def _close(self, live: Live, last: bytes) -> None:
         """The last events. After a failure: one error event, then no clean end, which is what makes a client raise."""
+        recording = live.reader.recording
         if isinstance(recording.end, Broken):
             frame = b"" if recording.end.told else b"data: " + recording.end.error.body() + b"\n\n"
             self.outcome = "broken"
             await self._body(last + frame)
         else:
-            await self._body(last, more=False)
+            comment = _comment(live) if self._desk.cost_comment else b""
+            await self._body(last + comment, more=False)
+            self._credit(live)
 
     async def _oversized(self, live: Live, head: Head) -> None:
         """A body too large to be kept: passed on as it comes."""
@@ -304,12 +320,10 @@ class Answer:
 
     def _live_headers(self, live: Live, head: Head, *, keeps: bool) -> list[Header]:
         self._status = head.status
-        plan = live.plan
         provider_id = next((value for name, value in head.headers if name == b"x-request-id"), None)
         return [
-            (b"cache-status", self._forward_status(live, stored=keeps)),
+            *self._forwarded_headers(live, stored=keeps),
             *self._ours(provider_id),
-            *_target(plan.target.provider, plan.target.upstream),
             *(header for header in head.headers if header[0] != b"x-request-id"),
         ]
 
@@ -381,6 +395,34 @@ def _is_open_stream(headers: Iterable[Header]) -> bool:
 def _target(provider: str, model: str) -> tuple[Header, Header]:
     """Names from a request may hold what a header may not; those are escaped."""
     return (b"x-penstock-provider", _token(provider)), (b"x-penstock-model", _token(model))
+
+
+def _bill(live: Live) -> list[Header]:
+    """What this reader's answer cost, once that is known."""
+    bill = live.reader.flight.bill
+    if bill is None:
+        return []
+    if live.collapsed:
+        return _money(NOTHING, bill.usd, "collapse")
+    said = _money(bill.usd, bill.routing, "routing; estimated")
+    if bill.prompt_cache:
+        said.append((b"x-penstock-prompt-cache-saved-usd", dollars(bill.prompt_cache)))
+    return said
+
+
+def _money(cost: Decimal | None, saved: Decimal | None, by: str) -> list[Header]:
+    said = [] if cost is None else [(b"x-penstock-cost-usd", dollars(cost))]
+    if saved is not None:
+        said.append((b"x-penstock-saved-usd", dollars(saved)))
+        said += [(b"x-penstock-saved-by", by.encode())] if saved else []
+    return said
+
+
+def _comment(live: Live) -> bytes:
+    """What a stream's headers could not say; every client stands a comment."""
+    said = {name.removeprefix(b"x-penstock-").removesuffix(b"-usd"): value for name, value in _bill(live)}
+    cost = said.get(b"cost")
+    return b"" if cost is None else b": penstock cost=" + cost + b" saved=" + said.get(b"saved", b"?") + b"\n\n"
 
 
 def _token(name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""`/v1/models`: what may be called: the models that the settings name, and what the default provider lists."""
+"""`/v1/models`: what may be called: the routes and models of the settings, and what the default provider lists."""
 
 from collections.abc import Iterable
 from typing import Any

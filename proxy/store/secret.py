@@ -28,6 +28,11 @@ def secret(directory: Path) -> bytes:
     return found
 
 
+def read_secret(directory: Path) -> bytes | None:
+    """The secret, None where none was made yet. Raises StartupError where it cannot be read."""
+    return _read(directory / "secret")
+
+
 def _read(path: Path) -> bytes | None:
     try:
         found = path.read_bytes()

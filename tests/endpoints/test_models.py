@@ -61,16 +61,13 @@ class FakeProvider(fakes.Provider):
         return self._said
 
 
-class FakeMeter:
+class FakeMeter(fakes.Meter):
     def __init__(self) -> None:
+        super().__init__()
         self.seen: list[tuple[str, str, int]] = []
 
     def request(self, endpoint: str, outcome: str, status: int) -> None:
         self.seen.append((endpoint, outcome, status))
-
-    def first_byte(self, endpoint: str, outcome: str, seconds: float) -> None: ...
-    def upstream(self, provider: str, result: str) -> None: ...
-    def stored(self, result: str) -> None: ...
 
 
 class Rig:

@@ -114,7 +114,7 @@ class Provider:
 
     def calls(self) -> int:
         """How often it was asked so far."""
-        of_proxy = (v for name, v in self.proxy.metrics().items() if name.startswith("penstock_upstream_calls_total"))
+        of_proxy = (v for name, v in self.proxy.metrics().items() if name.startswith("penstock_attempts_total"))
         return self.target.calls + int(sum(of_proxy))
 
 

@@ -1,0 +1,141 @@
+"""Ranks who may answer a call, and learns from the answers: counts in threads, and keeps what was learned.
+
+The counting of a long prompt belongs to a thread (tiktoken lets go of the GIL); everything else is the core's.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from threading import Lock
+from typing import Final
+
+import msgspec
+
+from pricing.cost import Usage
+from pricing.encodings import Encodings, Name, roughly
+from pricing.families import about, encoding_of
+from pricing.tokens import read_prompt, text_tokens
+from proxy.core.call import Call
+from proxy.core.chain import Counted, Counts, Links
+from proxy.core.learned import Asked, Learned, asked_of
+from proxy.core.ranking import Ask, Ranking, rank
+from proxy.core.recording import Recording
+from proxy.core.routing import Choice, Option
+from proxy.core.usage import said
+from proxy.errors import NoModelFits, OverCostCap, PenstockError, UpstreamUnavailable
+from proxy.interfaces import Clock
+
+AT_ONCE: Final = 8 * 1024  # bytes of a request whose tokens are counted on the loop: a millisecond or two
+
+
+class Ranked(msgspec.Struct, frozen=True):
+    """A call, and who answers it in which order."""
+
+    asked: Asked
+    ask: Ask
+    ranking: Ranking
+
+    @property
+    def order(self) -> tuple[Option, ...]:
+        return tuple(each.option for each in self.ranking.order)
+
+
+class Router:
+    """What is decided is said by `learned` and core/ranking.py."""
+
+    def __init__(self, learned: Learned, clock: Clock) -> None:
+        self.learned = learned
+        self._clock = clock
+        self._encodings = Encodings(Lock())
+        self._loaded: set[Name] = set()
+        self._counts = Counts()
+
+    async def consider(self, call: Call, choice: Choice, account: str, links: Links) -> Ranked:
+        """Who is asked; where nobody may be, `refusal` says why."""
+        counted = await self._count(call, choice, links)
+        asked = asked_of(choice, account, call, links, counted)
+        now = self._clock.wall()
+        ask = self.learned.ask(asked, now)
+        if (cap := call.directives.max_cost) is not None:
+            ask = msgspec.structs.replace(ask, max_cost=cap, most=read_prompt(call.body, roughly))
+        ranking = rank(choice, ask, self.learned.views(asked, now), datetime.fromtimestamp(now, UTC))
+        return Ranked(asked, ask, ranking)
+
+    async def _count(self, call: Call, choice: Choice, links: Links) -> Counted:
+        """The tokens of a call's prompt, each message counted once; guessed where nothing hangs on it."""
+        encoding = encoding_for(choice.options)
+        pending = self._counts.pending(call.body, links, encoding)
+        if not choice.routed and encoding not in self._loaded:
+            return pending.count(about)
+        if len(call.raw) <= AT_ONCE and encoding in self._loaded:
+            counted = pending.count(lambda text: self._encodings.count(text, encoding))
+        else:
+            counted = await asyncio.to_thread(pending.count, lambda text: self._encodings.count(text, encoding))
+            self._loaded.add(encoding)
+        self._counts.learn(links, counted, pending)
+        return counted
+
+    async def estimate(self, call: Call, option: Option, recording: Recording) -> Usage:
+        """The usage of a stream that did not say it: its prompt, and what of the answer came, counted in a thread."""
+        return await asyncio.to_thread(self._estimated, call, option, recording)
+
+    def _estimated(self, call: Call, option: Option, recording: Recording) -> Usage:
+        family = None if option.model is None else option.model.tokenizer
+        encoding = encoding_of(family)
+        factor = self.learned.factor(option)
+
+        def count(text: str) -> int:
+            # To load it would hold up the loop: what routes nothing has none, and guesses.
+            return self._encodings.count(text, encoding) if encoding in self._loaded else about(text)
+
+        prompt = read_prompt(call.body, count, encoding).under(family, option.target.upstream).times(factor)
+        # What was let go of a large answer cannot be counted: an event is a token, more or less.
+        output = recording.length if recording.dropped else text_tokens(said(recording), count, family)
+        return Usage(input=prompt.total, cached=0, output=output)
+
+    async def warm(self, options: Sequence[Option]) -> None:
+        """Load what rankings of these need: 0.3 s, 70 MB, and the loop stands still meanwhile, thread or not."""
+        encoding = encoding_for(options)
+        await asyncio.to_thread(self._encodings.get, encoding)
+        self._loaded.add(encoding)
+
+    @contextmanager
+    def asking(self, ranked: Ranked | None) -> Iterator[None]:
+        """Within this the first of the ranking is asked."""
+        if ranked is None:
+            yield
+            return
+        self.learned.begun(ranked.asked, ranked.order[0])
+        try:
+            yield
+        finally:
+            self.learned.ended(ranked.asked, ranked.order[0])
+
+    def learn(self, ranked: Ranked, option: Option, usage: Usage | None, *, first: float | None, began: float) -> None:
+        """This option gave a whole answer to a call that began then; `first`: seconds to its first event, None where it
+        did not stream.
+        """
+        found = next((each for each in ranked.ranking.order if each.option is option), None)
+        if found is not None:
+            self.learned.answered(ranked.asked, found, usage, first=first, began=began)
+
+    def refusal(self, ranked: Ranked) -> PenstockError:
+        """Why nobody may be asked: NoModelFits, OverCostCap or UpstreamUnavailable, with each model's reason."""
+        asked, dropped, now = ranked.asked, ranked.ranking.dropped, self._clock.wall()
+        said = "; ".join(f"{each.option.name}: {each.words}" for each in dropped)
+        down = [asked.place(each.option) for each in dropped if each.reason == "down"]
+        if down:  # nothing else stands against them, so the same request may do in a moment
+            return UpstreamUnavailable(min(self.learned.health.until(place, now) for place in down), said)
+        if any(each.reason == "max_cost" for each in dropped):
+            return OverCostCap(
+                f"No model is sure to cost no more than `x-penstock-max-cost-usd` allows ({said}).",
+                param="x-penstock-max-cost-usd",
+            )
+        return NoModelFits(f"No model of this route can answer this request ({said}).", param="model")
+
+
+def encoding_for(options: Sequence[Option]) -> Name:
+    """What to count with: the encoding that all have, else the one that most estimates start from."""
+    encodings = {encoding_of(option.model.tokenizer if option.model is not None else None) for option in options}
+    return encodings.pop() if len(encodings) == 1 else "o200k_base"
