@@ -67,14 +67,14 @@ class Prompt(msgspec.Struct, frozen=True):
 
     encoding: Name
     words: tuple[int, int, int, int]
-    frame: int
-    functions: int
-    tools: int
-    schemas: int
-    images: tuple[Image, ...]
-    seconds: float
-    files: int
-    exact: bool
+    frame: int = 0
+    functions: int = 0
+    tools: int = 0
+    schemas: int = 0
+    images: tuple[Image, ...] = ()
+    seconds: float = 0.0
+    files: int = 0
+    exact: bool = False
 
     def under(self, family: str | None, model: str = "") -> Count:
         """Its tokens for a model of a tokenizer's family, both by name; an unknown family is taken for o200k.

@@ -21,9 +21,10 @@ class Meter:
 
     def __init__(self, models: Iterable[str] = ()) -> None:
         """`models`: those that the settings name, which are labels from the start."""
-        self._models = set(models)
-        self._room = len(self._models) + MODELS
         registry = self._registry = CollectorRegistry()
+        self._models = _Models(models)
+        self._money = _Money(registry, self._models)
+        self._routing = _Routing(registry, self._models)
         self._requests = Counter(
             "penstock_requests",
             "Requests answered, by outcome: hit, stale, miss, collapsed, bypass; refused by Penstock (wire: before "
@@ -38,13 +39,92 @@ class Meter:
             buckets=SECONDS,
             registry=registry,
         )
-        self._attempts = Counter(
-            "penstock_attempts",
-            "Calls made to providers, each repeat and each other model counted, by how they ended: ok, a status, an "
-            "error's code, or abandoned by all clients. No model: what is passed through.",
-            ("provider", "model", "result"),
+        self._stored = Counter(
+            "penstock_recordings",
+            "Finished recordings: stored, or the reason why not.",
+            ("result",),
             registry=registry,
         )
+        self._store_events = Counter(
+            "penstock_store_events",
+            "What went wrong in the store; requests are answered all the same.",
+            ("event",),
+            registry=registry,
+        )
+        # Labels come from closed sets, so a child is looked up once; prometheus_client takes a lock each time.
+        self._request_of = cache(lambda *labels: self._requests.labels(*map(str, labels)))
+        self._first_byte_of = cache(self._first_byte.labels)
+        self._watch(registry)
+
+    def _watch(self, registry: CollectorRegistry) -> None:
+        """Gauges that others set, or have read when they are scraped."""
+        self.flights = Gauge("penstock_flights", "Recordings that are being made.", registry=registry)
+        self.connections = Gauge("penstock_connections", "Clients that are connected.", registry=registry)
+        self.readers = Gauge(
+            "penstock_readers", "Clients that read recordings or what passes through.", registry=registry
+        )
+        self.recorded = Gauge(
+            "penstock_recorded_bytes", "Bytes held of answers that are being given.", registry=registry
+        )
+        self.received = Gauge(
+            "penstock_received_bytes", "Bytes held of requests that are coming in.", registry=registry
+        )
+        self.requests_open = Gauge("penstock_requests_open", "Requests that are being answered.", registry=registry)
+        self.memory_bytes = Gauge("penstock_memory_tier_bytes", "Bytes in the memory tier.", registry=registry)
+        self.memory_entries = Gauge("penstock_memory_tier_entries", "Entries in the memory tier.", registry=registry)
+
+    def request(self, endpoint: str, outcome: str, status: int) -> None:
+        self._request_of(endpoint, outcome, status).inc()
+
+    def first_byte(self, endpoint: str, outcome: str, seconds: float) -> None:
+        self._first_byte_of(endpoint, outcome).observe(seconds)
+
+    def attempt(self, provider: str, model: str, result: str) -> None:
+        self._routing.attempt(provider, model, result)
+
+    def billed(self, bill: Bill) -> None:
+        """An answer was paid."""
+        self._money.billed(bill)
+
+    def saved(self, cause: str, option: Option, usd: Decimal | None) -> None:
+        """An answer was given that this model made and nobody paid again."""
+        self._money.saved(cause, option, usd)
+
+    def decided(self, route: str | None, ranking: Ranking) -> None:
+        """Who answers was decided."""
+        self._routing.decided(route or OTHER, ranking)
+
+    def stored(self, result: str) -> None:
+        self._stored.labels(result).inc()
+
+    def store_event(self, event: str) -> None:
+        self._store_events.labels(event).inc()
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _Models:
+    """Which models are labels: those that the settings name, and MODELS more that clients name and that answered."""
+
+    def __init__(self, named: Iterable[str]) -> None:
+        self._known = set(named)
+        self._room = len(self._known) + MODELS
+
+    def answered(self, model: str) -> None:
+        if len(self._known) < self._room:
+            self._known.add(model)
+
+    def label(self, model: str) -> str:
+        return model if model in self._known or not model else OTHER
+
+
+class _Money:
+    """What answers cost and saved, in USD, and their tokens."""
+
+    def __init__(self, registry: CollectorRegistry, models: _Models) -> None:
+        self._label = models.label
         self._cost = Counter(
             "penstock_cost_usd",
             "What answers cost by the pricing table. Estimated: the provider did not say its usage, or was cut off.",
@@ -82,6 +162,41 @@ class Meter:
             ("provider", "model"),
             registry=registry,
         )
+        self._saved_of = cache(self._saved.labels)  # each hit comes by
+
+    def billed(self, bill: Bill) -> None:
+        provider, model = bill.option.target.provider, self._label(bill.option.name)
+        if bill.usd is None:
+            self._unpriced.labels(provider, model).inc()
+        else:
+            self._cost.labels(provider, model, str(bill.estimated).lower()).inc(float(bill.usd))
+        if bill.routing is not None and bill.routing > 0:
+            self._saved.labels("routing", model).inc(float(bill.routing))
+        elif bill.routing:
+            self._overpaid.labels(model).inc(float(-bill.routing))
+        if bill.prompt_cache:
+            self._prompt_cache.labels(provider, model).inc(float(bill.prompt_cache))
+        for kind, tokens in bill.usage.parts.items() if bill.usage is not None else ():
+            if tokens:
+                self._tokens.labels(provider, model, kind).inc(tokens)
+
+    def saved(self, cause: str, option: Option, usd: Decimal | None) -> None:
+        if usd is not None and usd > NOTHING:
+            self._saved_of(cause, self._label(option.name)).inc(float(usd))
+
+
+class _Routing:
+    """Who was asked, why, and how that ended."""
+
+    def __init__(self, registry: CollectorRegistry, models: _Models) -> None:
+        self._models = models
+        self._attempts = Counter(
+            "penstock_attempts",
+            "Calls made to providers, each repeat and each other model counted, by how they ended: ok, a status, an "
+            "error's code, or abandoned by all clients. No model: what is passed through.",
+            ("provider", "model", "result"),
+            registry=registry,
+        )
         self._decisions = Counter(
             "penstock_decisions",
             "Which model of a route was to answer, and why: cheapest, pinned (it made what the conversation goes on "
@@ -95,88 +210,14 @@ class Meter:
             ("route", "model", "reason"),
             registry=registry,
         )
-        self._stored = Counter(
-            "penstock_recordings",
-            "Finished recordings: stored, or the reason why not.",
-            ("result",),
-            registry=registry,
-        )
-        self._store_events = Counter(
-            "penstock_store_events",
-            "What went wrong in the store; requests are answered all the same.",
-            ("event",),
-            registry=registry,
-        )
-        # Labels come from closed sets, so a child is looked up once; prometheus_client takes a lock each time.
-        self._request_of = cache(lambda *labels: self._requests.labels(*map(str, labels)))
-        self._first_byte_of = cache(self._first_byte.labels)
-        self._saved_of = cache(self._saved.labels)
-        self.flights = Gauge("penstock_flights", "Recordings that are being made.", registry=registry)
-        self.connections = Gauge("penstock_connections", "Clients that are connected.", registry=registry)
-        self.readers = Gauge(
-            "penstock_readers", "Clients that read recordings or what passes through.", registry=registry
-        )
-        self.recorded = Gauge(
-            "penstock_recorded_bytes", "Bytes held of answers that are being given.", registry=registry
-        )
-        self.received = Gauge(
-            "penstock_received_bytes", "Bytes held of requests that are coming in.", registry=registry
-        )
-        self.requests_open = Gauge("penstock_requests_open", "Requests that are being answered.", registry=registry)
-        self.memory_bytes = Gauge("penstock_memory_tier_bytes", "Bytes in the memory tier.", registry=registry)
-        self.memory_entries = Gauge("penstock_memory_tier_entries", "Entries in the memory tier.", registry=registry)
-
-    def request(self, endpoint: str, outcome: str, status: int) -> None:
-        self._request_of(endpoint, outcome, status).inc()
-
-    def first_byte(self, endpoint: str, outcome: str, seconds: float) -> None:
-        self._first_byte_of(endpoint, outcome).observe(seconds)
 
     def attempt(self, provider: str, model: str, result: str) -> None:
-        if result == "ok" and len(self._models) < self._room:
-            self._models.add(model)
-        self._attempts.labels(provider, self._label(model), result).inc()
+        if result == "ok":
+            self._models.answered(model)
+        self._attempts.labels(provider, self._models.label(model), result).inc()
 
-    def billed(self, bill: Bill) -> None:
-        """An answer was paid."""
-        labels = bill.option.target.provider, self._label(bill.option.name)
-        if bill.usd is None:
-            self._unpriced.labels(*labels).inc()
-        else:
-            self._cost.labels(*labels, str(bill.estimated).lower()).inc(float(bill.usd))
-        if bill.routing:
-            (self._saved.labels("routing", labels[1]) if bill.routing > 0 else self._overpaid.labels(labels[1])).inc(
-                abs(float(bill.routing))
-            )
-        if bill.prompt_cache:
-            self._prompt_cache.labels(*labels).inc(float(bill.prompt_cache))
-        for kind, tokens in bill.usage.parts.items() if bill.usage is not None else ():
-            if tokens:
-                self._tokens.labels(*labels, kind).inc(tokens)
-
-    def saved(self, cause: str, option: Option, usd: Decimal | None) -> None:
-        """An answer was given that this model made and nobody paid again."""
-        if usd is not None and usd > NOTHING:
-            self._saved_of(cause, self._label(option.name)).inc(float(usd))
-
-    def decided(self, route: str | None, ranking: Ranking) -> None:
-        named = route or OTHER
-        for each in ranking.order[:1]:
-            self._decisions.labels(named, self._label(each.option.name), ranking.why).inc()
-        if not ranking.order:
-            self._decisions.labels(named, "", ranking.why).inc()
+    def decided(self, route: str, ranking: Ranking) -> None:
+        first = self._models.label(ranking.order[0].option.name) if ranking.order else ""
+        self._decisions.labels(route, first, ranking.why).inc()
         for each in ranking.dropped:
-            self._dropped.labels(named, self._label(each.option.name), each.reason or "").inc()
-
-    def _label(self, model: str) -> str:
-        return model if model in self._models or not model else OTHER
-
-    def stored(self, result: str) -> None:
-        self._stored.labels(result).inc()
-
-    def store_event(self, event: str) -> None:
-        self._store_events.labels(event).inc()
-
-    def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+            self._dropped.labels(route, self._models.label(each.option.name), each.reason or "").inc()

@@ -94,6 +94,7 @@ COVERED_BY = {
     "proxy/wire.py": "tests/test_server.py",
     "proxy/connection.py": "tests/test_server.py",
     "proxy/core/load.py": "tests/test_overload.py",
+    "proxy/endpoints/money.py": "tests/test_money.py",
     "proxy/endpoints/passthrough.py": "tests/test_passthrough.py",
     "proxy/interfaces.py": "tests/test_house.py",  # protocols: mypy holds them
     "proxy/simulator/": "tests/simulator/",

@@ -4,19 +4,18 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Self
 
 from starlette.types import Send
 
 from proxy.complaints import Complaints
-from proxy.core.bill import NOTHING, dollars
 from proxy.core.call import Call
 from proxy.core.recording import Broken, Clean, Head, Recording
 from proxy.core.status import forward_status, hit_status, passed_status, result_of, unanswered_status
 from proxy.core.view import shown, template_of
 from proxy.endpoints.client import PIECE, Header, send_error, send_whole
 from proxy.endpoints.intake import ClientLeftError
+from proxy.endpoints.money import comment, hit_money, live_money
 from proxy.errors import Overloaded, PenstockError, ShuttingDown, UpstreamError
 from proxy.ids import Ids
 from proxy.interfaces import Clock, Meter
@@ -232,7 +231,7 @@ class Answer:
         self._status = 200
         meta, freshness = hit.entry.meta, hit.freshness
         return [
-            *_money(NOTHING, hit.saved, "cache"),
+            *hit_money(hit),
             *((EVENT_STREAM, UNBUFFERED) if call.stream else (JSON,)),
             (b"cache-status", hit_status(freshness.left, stale=hit.stale)),
             (b"age", b"%d" % freshness.age),
@@ -265,7 +264,7 @@ class Answer:
             body = self._ids.completion().join(template)
             media = EVENT_STREAM if wants_stream else JSON
         self._first_byte()
-        headers = [media, *self._live_headers(live, head, keeps=live.reader.flight.kept), *_bill(live)]
+        headers = [media, *self._live_headers(live, head, keeps=live.reader.flight.kept), *live_money(live)]
         await send_whole(self._send, head.status, headers, body)
         self._credit(live)
 
@@ -301,8 +300,8 @@ class Answer:
             self.outcome = "broken"
             await self._body(last + frame)
         else:
-            comment = _comment(live) if self._desk.cost_comment else b""
-            await self._body(last + comment, more=False)
+            tail = comment(live) if self._desk.cost_comment else b""
+            await self._body(last + tail, more=False)
             self._credit(live)
 
     async def _oversized(self, live: Live, head: Head) -> None:
@@ -395,34 +394,6 @@ def _is_open_stream(headers: Iterable[Header]) -> bool:
 def _target(provider: str, model: str) -> tuple[Header, Header]:
     """Names from a request may hold what a header may not; those are escaped."""
     return (b"x-penstock-provider", _token(provider)), (b"x-penstock-model", _token(model))
-
-
-def _bill(live: Live) -> list[Header]:
-    """What this reader's answer cost, once that is known."""
-    bill = live.reader.flight.bill
-    if bill is None:
-        return []
-    if live.collapsed:
-        return _money(NOTHING, bill.usd, "collapse")
-    said = _money(bill.usd, bill.routing, "routing; estimated")
-    if bill.prompt_cache:
-        said.append((b"x-penstock-prompt-cache-saved-usd", dollars(bill.prompt_cache)))
-    return said
-
-
-def _money(cost: Decimal | None, saved: Decimal | None, by: str) -> list[Header]:
-    said = [] if cost is None else [(b"x-penstock-cost-usd", dollars(cost))]
-    if saved is not None:
-        said.append((b"x-penstock-saved-usd", dollars(saved)))
-        said += [(b"x-penstock-saved-by", by.encode())] if saved else []
-    return said
-
-
-def _comment(live: Live) -> bytes:
-    """What a stream's headers could not say; every client stands a comment."""
-    said = {name.removeprefix(b"x-penstock-").removesuffix(b"-usd"): value for name, value in _bill(live)}
-    cost = said.get(b"cost")
-    return b"" if cost is None else b": penstock cost=" + cost + b" saved=" + said.get(b"saved", b"?") + b"\n\n"
 
 
 def _token(name: str) -> bytes:

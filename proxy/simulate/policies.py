@@ -121,22 +121,8 @@ class _Upto(Sequence[Prompt]):
         if isinstance(index, slice):
             return [self[each] for each in range(*index.indices(len(self)))]
         number = range(len(self))[index]
-        return _prose(self._tokens if number == self._blocks else min(self._tokens, (number + 1) * self._block))
-
-
-def _prose(tokens: int) -> Prompt:
-    return Prompt(
-        encoding="o200k_base",
-        words=(tokens, 0, 0, 0),
-        frame=0,
-        functions=0,
-        tools=0,
-        schemas=0,
-        images=(),
-        seconds=0.0,
-        files=0,
-        exact=False,
-    )
+        tokens = self._tokens if number == self._blocks else min(self._tokens, (number + 1) * self._block)
+        return Prompt("o200k_base", (tokens, 0, 0, 0))
 
 
 def able(options: Sequence[Option], request: Request) -> list[int]:

@@ -39,18 +39,7 @@ def route(*options: Option, baseline: int = 0) -> Choice:
 
 def prompt(tokens: int, *, seconds: float = 0.0) -> Prompt:
     """Prose of so many tokens, whatever the model, and sound, of which a second is 10 tokens."""
-    return Prompt(
-        encoding="o200k_base",
-        words=(tokens, 0, 0, 0),
-        frame=0,
-        functions=0,
-        tools=0,
-        schemas=0,
-        images=(),
-        seconds=seconds,
-        files=0,
-        exact=False,
-    )
+    return Prompt("o200k_base", (tokens, 0, 0, 0), seconds=seconds)
 
 
 def needs(
