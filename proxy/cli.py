@@ -92,6 +92,8 @@ def check_config(file: Path) -> None:
     missing = [f"{path}: ${variable}" for path, variable in named if variable not in os.environ]
     providers = ", ".join(f"{name} ({provider.base_url})" for name, provider in settings.providers.items())
     click.echo(f"{file}: good. Providers: {providers}.")
+    for route in settings.routes:
+        click.echo(f"route {route}: {', '.join(settings.route_models(route))}; baseline {settings.route_baseline(route)}")
     for line in missing:
         click.echo(f"note: {line} is not set in this shell; `serve` needs it.")
     for line in settings.doubts():

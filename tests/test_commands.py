@@ -241,6 +241,14 @@ def test_check_config_says_which_keys_serve_will_need(tmp_path: Path) -> None:
     assert "providers.p.api_key_env" in served.stderr
 
 
+def test_check_config_says_who_answers_for_each_route(tmp_path: Path) -> None:
+    file = tmp_path / "penstock.toml"
+    provider = '[providers.p]\nbase_url = "http://127.0.0.1:9/v1"\nauth = "none"\n'
+    file.write_text(provider + '[routes.good]\nmodels = ["a", "b"]\nbaseline = "b"\n')
+    checked = penstock("check-config", str(file))
+    assert (checked.returncode, "route good: a, b; baseline b" in checked.stdout) == (0, True)
+
+
 def test_check_config_notes_an_address_that_is_most_likely_a_mistake(tmp_path: Path) -> None:
     file = tmp_path / "penstock.toml"
     file.write_text('[providers.p]\nbase_url = "https://p/v1/chat/completions"\n')
