@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from operator import mul
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import msgspec
 
@@ -28,6 +28,8 @@ PER_MESSAGE: Final = 3
 PER_NAME: Final = 1
 AT_THE_END: Final = 3  # every answer begins with <|start|>assistant<|message|>
 PER_CALL: Final = 3  # a call of a tool, besides its name and arguments: estimated
+
+IMAGES: Final = 64  # that are told apart; more are taken for files of unknown length
 
 PER_FUNCTION: Final[dict[Name, int]] = {"o200k_base": 7, "cl100k_base": 10}
 PER_PROPERTIES, PER_PROPERTY, PER_ENUM, PER_ITEM, AFTER_TOOLS = 3, 3, -3, 3, 12
@@ -117,11 +119,20 @@ def total(parts: Iterable[Prompt]) -> Prompt:
         functions=sum(functions),
         tools=sum(tools),
         schemas=sum(schemas),
-        images=tuple(chain.from_iterable(images)),
         seconds=sum(seconds),
-        files=sum(files),
         exact=all(exact),
+        **_bounded(tuple(chain.from_iterable(images)), sum(files)),
     )
+
+
+def _bounded(images: tuple[Image, ...], files: int) -> "_Seen":
+    """Images and files, of absurdly many images the first ones: a conversation's prompts hold those of all before."""
+    return {"images": images[:IMAGES], "files": files + A_FILE * max(0, len(images) - IMAGES)}
+
+
+class _Seen(TypedDict):
+    images: tuple[Image, ...]
+    files: int
 
 
 def text_tokens(text: str, count: Counting, family: str | None) -> int:
@@ -219,10 +230,9 @@ class _Reader:
             functions=self.functions,
             tools=self.tools,
             schemas=self.schemas,
-            images=tuple(self.images),
             seconds=self.seconds,
-            files=self.files,
             exact=self.exact and not self.images and not self.files and not self.functions,
+            **_bounded(tuple(self.images), self.files),
         )
 
     def _declare(self, tools: object, functions: object) -> None:

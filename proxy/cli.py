@@ -93,7 +93,9 @@ def check_config(file: Path) -> None:
     providers = ", ".join(f"{name} ({provider.base_url})" for name, provider in settings.providers.items())
     click.echo(f"{file}: good. Providers: {providers}.")
     for route in settings.routes:
-        click.echo(f"route {route}: {', '.join(settings.route_models(route))}; baseline {settings.route_baseline(route)}")
+        click.echo(
+            f"route {route}: {', '.join(settings.route_models(route))}; baseline {settings.route_baseline(route)}"
+        )
     for line in missing:
         click.echo(f"note: {line} is not set in this shell; `serve` needs it.")
     for line in settings.doubts():
@@ -154,7 +156,8 @@ def show(config: Path | None, model: str) -> None:
     from proxy.offers import price_table  # noqa: PLC0415 - the same
     from proxy.prices import show_prices  # noqa: PLC0415 - the other commands start without it
 
-    sys.exit(show_prices(price_table(_optional(config)), _console(), model))
+    settings = _optional(config)
+    sys.exit(show_prices(price_table(settings), _console(), model, settings))
 
 
 @prices.command()

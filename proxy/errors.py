@@ -156,8 +156,11 @@ class ShuttingDown(PenstockError):
 
 
 class UpstreamError(PenstockError):
-    """`detail` is for the log only: it may name what clients need not know."""
+    """`detail` is for the log only: it may name what clients need not know. `answered`: there was an answer, and it
+    is paid, but nobody can read it.
+    """
 
+    answered = False
     status = 502
     type = "upstream_error"
     code = "upstream_error"
@@ -203,6 +206,12 @@ class UpstreamUnavailable(UpstreamError):
 class UpstreamBadContentType(UpstreamError):
     code = "upstream_bad_content_type"
     retry = False
+
+
+class UpstreamUnreadable(UpstreamBadContentType):
+    """An answer in a form that was not asked for."""
+
+    answered = True
 
 
 class UpstreamTooLarge(UpstreamError):

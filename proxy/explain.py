@@ -28,10 +28,12 @@ from proxy.settings import Settings
 from proxy.store.notebook import Notebook
 from proxy.store.secret import read_secret
 
+WIDE = 110  # columns of a terminal that has room for all
+
 WHY = {
     "pinned": "it made the calls or the reasoning that this conversation goes on from",
     "cheapest": "the lowest expected cost",
-    "only": "nobody else can",
+    "only": "nobody else may be asked",
     "unpriced": "nobody has a known price",
     "cooling": "all others are out, and this one cools down",
     "named": "nobody can; its provider may say why",
@@ -56,7 +58,7 @@ def explain(
     except InvalidRequest as error:
         raise StartupError(f"the request: {error.message}") from None
     ranked = asyncio.run(_consider(call, choice, settings))
-    console.print(_shown(ranked))
+    console.print(_shown(ranked, wide=console.width >= WIDE))
     for note in _notes(ranked, call):
         console.print(note, markup=False, highlight=False)
     return 0 if ranked.ranking.order else 1
@@ -95,26 +97,27 @@ def _learned(directory: Path, settings: Settings, clock: _Clock) -> Learned:
     return learned
 
 
-def _shown(ranked: Ranked) -> Shown:
+def _shown(ranked: Ranked, *, wide: bool) -> Shown:
     choice = ranked.asked.choice
     shown = Shown(title=escape(f"{choice.route or choice.baseline.name}: USD expected"))
     shown.add_column("")
-    for heading in ("model", "provider"):
-        shown.add_column(heading)
-    for heading in ("prompt", "cached", "answer", "this request", "with those to come", "first token"):
+    shown.add_column("model", overflow="fold")
+    for heading in ("prompt", "cached", "answer", "this request", "with those to come"):
+        shown.add_column(heading, justify="right", no_wrap=heading != "with those to come")
+    for heading in ("first token", "provider") if wide else ():
         shown.add_column(heading, justify="right")
-    shown.add_column("")
     for place, each in enumerate(ranked.ranking.order, 1):
-        shown.add_row(str(place), *_row(each), escape(_said(each)))
+        shown.add_row(str(place), *_row(each, wide=wide))
     for each in ranked.ranking.dropped:
-        shown.add_row("-", *_row(each), escape(each.words), style="dim")
+        shown.add_row("-", *_row(each, wide=wide), style="dim")
     return shown
 
 
-def _row(each: Estimate) -> Iterable[str]:
+def _row(each: Estimate, *, wide: bool) -> Iterable[str]:
     first = "?" if each.first is None else f"{each.first:.2f} s"
-    figures = (f"{each.input:,}", f"{each.cached:,}", f"{each.output:,}", _usd(each.usd), _usd(each.total), first)
-    return escape(each.option.name), escape(each.option.target.provider), *figures
+    figures = (f"{each.input:,}", f"{each.cached:,}", f"{each.output:,}", _usd(each.usd), _usd(each.total))
+    more = (first, escape(each.option.target.provider)) if wide else ()
+    return escape(each.option.name), *figures, *more
 
 
 def _said(each: Estimate) -> str:
@@ -124,14 +127,17 @@ def _said(each: Estimate) -> str:
 
 def _notes(ranked: Ranked, call: Call) -> Iterable[str]:
     ranking, ask = ranked.ranking, ranked.ask
+    for each in (*ranking.order, *ranking.dropped):
+        if said := _said(each):
+            yield f"{each.option.name}: {said}"
     if ranking.order:
         yield f"{ranking.order[0].option.name} is asked first: {WHY[ranking.why]}."
     else:
         yield "Nobody may be asked."
     if call.directives.max_cost is not None:
-        yield f"Those that may cost more than {call.directives.max_cost} USD are not asked."
+        yield f"Those that may cost more than {call.directives.max_cost:f} USD are not asked."
     needs = ", ".join(ask.needs.capabilities)
-    yield f"The request needs {needs or 'nothing special'}; {ask.to_come:.1f} requests are expected to follow it."
+    yield f"The request needs {needs or 'nothing special'}; requests expected to follow it: {ask.to_come:.1f}."
 
 
 def _usd(usd: Decimal | None) -> str:

@@ -115,7 +115,7 @@ class Flight:
     `ttl` in seconds: the shortest that any reader asked for; 0: not to be kept. `kept`: it has been. `outrun`: a flight
     of the same key that began later has been kept already, and this answer is the older one. `origin`: the body that
     it answers. `served`: the model that was asked last; `begun`: told when its answer begins; `bill`: what that cost,
-    once it is known.
+    once it is known. `capped`: its leader's cap on the cost kept models away.
     """
 
     __slots__ = (
@@ -126,6 +126,7 @@ class Flight:
         "_room",
         "begun",
         "bill",
+        "capped",
         "kept",
         "key",
         "origin",
@@ -152,6 +153,7 @@ class Flight:
         self.kept = False
         self.served: Option | None = None
         self.bill: Bill | None = None
+        self.capped = False
         self.begun: Callable[[], None] | None = None
         self.task: asyncio.Task[None] | None = None
 

@@ -137,8 +137,13 @@ class Pipeline:
         if (joined := self._join(plan, found)) is not None:
             return joined
         if directives.max_cost is not None and ranked is None:
-            # While it was ranked another may have led, or even landed: so look again.
-            return await self.begin(plan, await self._rank(plan))
+            try:
+                # While it is ranked another may lead, or even land: so look again.
+                return await self.begin(plan, await self._rank(plan))
+            except UpstreamError:
+                if (stale := self._stale(plan, found)) is not None:
+                    return stale
+                raise
         return self._lead(plan, found, ranked)
 
     async def settle(self, live: Live) -> Head | Hit:
@@ -146,29 +151,38 @@ class Pipeline:
         try:
             head = await live.reader.head()
         except UpstreamError:
-            if (stale := self._stale(live)) is not None:
+            if live.collapsed and live.reader.flight.capped:
+                return await self._anew(live)
+            if (stale := self._stale(live.plan, live.found)) is not None:
                 return stale
             raise
-        if (head.status == 429 or head.status >= 500) and (stale := self._stale(live)) is not None:
-            return stale
+        if head.status == 429 or head.status >= 500:
+            if live.collapsed and live.reader.flight.capped:
+                return await self._anew(live)
+            if (stale := self._stale(live.plan, live.found)) is not None:
+                return stale
         if not live.collapsed:
             return head
         # A refusal may be about what does not enter the key (`user`, `stream_options`): it answers the same bytes only.
         # Others ask for themselves, each alone, lest they wait for one refusal after the other.
         alone = 400 <= head.status < 429 and live.reader.flight.origin != live.plan.call.raw
-        if alone or not await self._fits(live, head):
-            left = live.reader.flight
-            live.reader.leave()
-            ranked = await self._rank(live.plan) if live.plan.call.directives.max_cost is not None else None
-            again = None if alone else self._join(live.plan, live.found, unless=left)
-            again = again or self._lead(live.plan, live.found, ranked)
-            live.reader, live.collapsed = again.reader, again.collapsed
-            return await self.settle(live)
-        return head
+        return await self._anew(live, alone=alone) if alone or not await self._fits(live, head) else head
+
+    async def _anew(self, live: Live, *, alone: bool = False) -> Head | Hit:
+        """Another flight for who joined one that is not for him, or from which its leader's cap kept models away."""
+        left, plan = live.reader.flight, live.plan
+        live.reader.leave()
+        ranked = await self._rank(plan) if plan.call.directives.max_cost is not None else None
+        again = None if alone else self._join(plan, live.found, unless=left)
+        again = again or self._lead(plan, live.found, ranked)
+        live.reader, live.collapsed = again.reader, again.collapsed
+        return await self.settle(live)
 
     def _join(self, plan: Plan, found: Entry | None, *, unless: Flight | None = None) -> Live | None:
         """Read the newest flight of this key, if it takes one more. Synchronous, like `_lead`: nobody comes between."""
-        flight = self._edges.flights.find(plan.key) if plan.verdict.join and plan.key is not None else None
+        if not plan.verdict.join or plan.key is None:
+            return None
+        flight = self._edges.flights.find(plan.key)
         if flight is None or flight is unless:
             return None
         return Live(plan, found, flight.reader(self._ttl(plan)), collapsed=True)
@@ -177,6 +191,7 @@ class Pipeline:
         reader = self._edges.flights.lead(
             plan.key, lambda flight: self._produce(flight, plan, ranked), ttl=self._ttl(plan), origin=plan.call.raw
         )
+        reader.flight.capped = ranked is not None and ranked.capped
         return Live(plan, found, reader, collapsed=False)
 
     async def _rank(self, plan: Plan) -> Ranked:
@@ -290,12 +305,12 @@ class Pipeline:
             self._edges.router.learned.given_again(plan.links, option.target.place(plan.account), now)
         return Hit(entry, freshness, self._edges.accounts.given_again(entry, option, now), stale)
 
-    def _stale(self, live: Live) -> Hit | None:
-        if live.found is None:
+    def _stale(self, plan: Plan, found: Entry | None) -> Hit | None:
+        if found is None:
             return None
-        freshness = self._freshness(live.found)
-        allowed = policy.accepts_stale(live.plan.call.directives, freshness, stale_if_error=self._terms.stale_if_error)
-        return self._hit(live.plan, live.found, freshness, stale=True) if allowed else None
+        freshness = self._freshness(found)
+        allowed = policy.accepts_stale(plan.call.directives, freshness, stale_if_error=self._terms.stale_if_error)
+        return self._hit(plan, found, freshness, stale=True) if allowed else None
 
     @staticmethod
     async def _fits(live: Live, head: Head) -> bool:

@@ -31,9 +31,10 @@ def list_prices(table: Table, console: Console, *, words: Iterable[str]) -> int:
     return 0 if found else 1
 
 
-def show_prices(table: Table, console: Console, name: str) -> int:
+def show_prices(table: Table, console: Console, name: str, settings: Settings | None = None) -> int:
     """Everything that is known of one model, each with its source and day. 1 if the name means none."""
-    model = table.find(name)
+    named = settings is not None and name in settings.models
+    model = Offers(settings, table).model(name)[0] if named and settings is not None else table.find(name)
     if model is None:
         console.print(f"{name}: not known, or the name could mean models of different prices. Name the provider")
         console.print("(`azure/gpt-4o`), or set the price: see pricing/README.md.")
@@ -56,12 +57,17 @@ def check_prices(table: Table, console: Console, settings: Settings, *, today: d
     for name in {**settings.models, **dict.fromkeys(_routed(settings))}:
         model, _ = offers.model(name)
         notes = list(_doubts(model, table, today)) if model else ["no price is known; set models.{name}.price"]
-        unpriced += model is None or model.standard is None
+        unpriced += model is None or not _is_priced(model)
         for note in notes:
             console.print(f"{name}: {note.replace('{name}', name)}", markup=False, highlight=False)
         checked += 1
     console.print(f"{checked} model{'s' if checked != 1 else ''} checked, {unpriced} without a price.", highlight=False)
     return 1 if unpriced else 0
+
+
+def _is_priced(model: Model) -> bool:
+    known = model.standard
+    return known is not None and known.input is not None and (known.output is not None or model.kind == "embedding")
 
 
 def _routed(settings: Settings) -> Iterator[str]:
@@ -70,15 +76,15 @@ def _routed(settings: Settings) -> Iterator[str]:
 
 
 def _doubts(model: Model, table: Table, today: date) -> Iterator[str]:
-    if model.standard is None:
-        yield "no price is known; set models.{name}.price"
+    if not _is_priced(model) or model.standard is None:
+        yield "no price is known of what it reads and writes; set models.{name}.price, with input and output"
         return
     if model.standard.cached_input is None:
         yield "no price for cached input is known: answers that use it have no known cost"
     if model.deprecated:
         yield "its provider advises against it"
     if model.retires is not None:
-        yield f"its provider withdraws it on {model.retires}"
+        yield f"its provider {'withdrew' if model.retires <= today else 'withdraws'} it on {model.retires}"
     for later in model.later:
         if later.since > today:
             yield f"its price changes on {later.since}"

@@ -23,7 +23,7 @@ from proxy.flights import Flight
 from proxy.interfaces import Clock, Meter, Provider, Reply
 from proxy.recorder import Recorder
 
-OF_THE_ACCOUNT = frozenset({401, 402, 403})
+OF_THE_ACCOUNT = frozenset({401, 402, 403, 404, 410})  # or of a model that this account does not have
 
 
 @dataclass(slots=True)
@@ -170,7 +170,8 @@ class Producer:
         """What an attempt that brought no answer says of the health of what was asked."""
         place, now = job.place(option), self._clock.wall()
         # Where somebody else can answer, an account that is refused is left alone like one that fails.
-        refused = status in OF_THE_ACCOUNT and job.choice.routed and self._providers[option.target.provider].owns_key
+        ours = not self._providers[option.target.provider].client_pays
+        refused = status in OF_THE_ACCOUNT and job.choice.routed and ours
         match "refused" if refused else retry.verdict_of_status(status):
             case "refused":
                 self._health.bad(place, now, sent=sent, account=True)
@@ -192,7 +193,7 @@ class Producer:
     ) -> Step:
         """What to do now; a repeat has its place in the budget then."""
         now, provider = self._clock.wall(), self._providers[option.target.provider]
-        able = [each for each in job.left if self._health.state(job.place(each), now) != "down"]
+        able = [each for each in job.left if self._health.state(job.place(each), now) == "up"]
         attempt = Attempt(
             status=status,
             error=error,
@@ -204,7 +205,7 @@ class Producer:
             is_baseline=option == job.choice.baseline,
             baseline_left=job.choice.baseline in able,
             retry_lost=job.choice.retry_lost,
-            owns_key=provider.owns_key,
+            ours=not provider.client_pays,
         )
         step = retry.next_step(attempt, now=now, luck=random.random())  # noqa: S311 - jitter
         if isinstance(step, Repeat):

@@ -15,7 +15,7 @@ import msgspec
 from pricing.cost import Usage
 from pricing.encodings import Encodings, Name, roughly
 from pricing.families import about, encoding_of
-from pricing.tokens import read_prompt, text_tokens
+from pricing.tokens import Prompt, read_prompt, text_tokens
 from proxy.core.call import Call
 from proxy.core.chain import Counted, Counts, Links
 from proxy.core.learned import Asked, Learned, asked_of
@@ -35,6 +35,11 @@ class Ranked(msgspec.Struct, frozen=True):
     asked: Asked
     ask: Ask
     ranking: Ranking
+
+    @property
+    def capped(self) -> bool:
+        """Did the cap on its cost keep a model away?"""
+        return any(each.reason == "max_cost" for each in self.ranking.dropped)
 
     @property
     def order(self) -> tuple[Option, ...]:
@@ -58,7 +63,7 @@ class Router:
         now = self._clock.wall()
         ask = self.learned.ask(asked, now)
         if (cap := call.directives.max_cost) is not None:
-            ask = msgspec.structs.replace(ask, max_cost=cap, most=read_prompt(call.body, roughly))
+            ask = msgspec.structs.replace(ask, max_cost=cap, most=await self._most(call))
         ranking = rank(choice, ask, self.learned.views(asked, now), datetime.fromtimestamp(now, UTC))
         return Ranked(asked, ask, ranking)
 
@@ -75,6 +80,12 @@ class Router:
             self._loaded.add(encoding)
         self._counts.learn(links, counted, pending)
         return counted
+
+    async def _most(self, call: Call) -> Prompt:
+        """More than a call's prompt has."""
+        if len(call.raw) <= AT_ONCE:
+            return read_prompt(call.body, roughly)
+        return await asyncio.to_thread(read_prompt, call.body, roughly)
 
     async def estimate(self, call: Call, option: Option, recording: Recording) -> Usage:
         """The usage of a stream that did not say it: its prompt, and what of the answer came, counted in a thread."""

@@ -35,7 +35,7 @@ WORDS: Final = {
 WHY: Final = {
     "cheapest": "the lowest expected cost",
     "pinned": "it made the calls",
-    "only": "nobody else can",
+    "only": "nobody else may be asked",
     "unpriced": "nobody has a known price",
     "cooling": "all others are out",
 }
@@ -76,10 +76,11 @@ def explained(proxy: Proxy, body: Json, *, key: str | None = None, **headers: st
     explain(json.dumps(body).encode(), settings, price_table(settings), console, key=key, headers=said)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
+    notes = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line and not line.startswith("│"))
     return Explained(
         order=[row[1] for row in rows if row[0] != "-"],
-        words={row[1]: row[9] for row in rows if row[0] == "-"},
-        figures={row[1]: row[3:9] for row in rows},
+        words={row[1]: notes[row[1]] for row in rows if row[0] == "-"},
+        figures={row[1]: row[2:8] for row in rows},
         text=text,
     )
 

@@ -85,7 +85,7 @@ def test_simulate_tells_what_a_log_would_have_cost(routed: str, tmp_path: Path) 
     assert (said.returncode, said.stderr) == (0, "")
     assert "10 requests" in said.stdout
     rows = {line.split("│")[1].strip(): line for line in said.stdout.splitlines() if line.startswith("│")}
-    assert "0.0990" in rows["named (dear)"]  # 10 × (1,000 × 9 + 100 × 9)
+    assert "0.0990" in rows["named"]  # 10 × (1,000 × 9 + 100 × 9)
     assert "0.0120" in rows["per token"]  # 10 × (1,000 × 1 + 100 × 2)
     assert "0.0120" in rows["penstock"]
     assert not (tmp_path / "data").exists()

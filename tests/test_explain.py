@@ -27,11 +27,11 @@ MODELS = {"alpha": model("alpha", "9", "9"), "beta": model("beta", "1", "2")}
 
 
 def shown(
-    directory: Path, sections: Json, body: Json | bytes, *, key: str | None = None, **headers: str
+    directory: Path, sections: Json, body: Json | bytes, *, key: str | None = None, width: int = 200, **headers: str
 ) -> tuple[int, str]:
     """The exit code, and what is printed. Nobody listens at the provider's address."""
     settings = read_settings(proxy_table("http://127.0.0.1:9/v1", directory, {}, sections), source="test")
-    console = Console(file=io.StringIO(), width=200)
+    console = Console(file=io.StringIO(), width=width)
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     said = {name.replace("_", "-"): value for name, value in headers.items()}
     code = explain(raw, settings, price_table(settings), console, key=key, headers=said)
@@ -43,11 +43,11 @@ def test_without_any_proxy_it_says_what_a_new_one_would_do_and_leaves_no_trace(t
     code, text = shown(directory, routing(**MODELS), ask("Hello", model="any"))
     assert code == 0
     # 8 tokens, and 50 of an answer that nobody knows yet.
-    assert "│ 1 │ beta  │ sim      │      8 │      0 │     50 │     0.000108 │" in text
-    assert "│ 2 │ alpha │ sim      │      8 │      0 │     50 │     0.000522 │" in text
+    assert "│ 1 │ beta  │      8 │      0 │     50 │     0.000108 │" in text
+    assert "│ 2 │ alpha │      8 │      0 │     50 │     0.000522 │" in text
     assert "any: USD expected" in text
     assert "beta is asked first: the lowest expected cost." in text
-    assert "The request needs nothing special; 1.0 requests are expected to follow it." in text
+    assert "The request needs nothing special; requests expected to follow it: 1.0." in text
     assert not directory.exists()
 
 
@@ -79,7 +79,7 @@ def test_it_heeds_what_the_request_wishes(tmp_path: Path) -> None:
     assert "beta is asked first" in shown(tmp_path, sections, body)[1]
     code, text = shown(tmp_path, sections, body, x_penstock_route="exact")
     assert code == 0
-    assert "alpha is asked first: nobody else can" in text
+    assert "alpha is asked first: nobody else may be asked" in text
     assert "│ 2 │" not in text
     code, text = shown(tmp_path, sections, body, X_Penstock_Max_Cost_USD="0.000001")
     assert code == 1
@@ -166,3 +166,11 @@ def test_what_was_learned_and_cannot_be_read_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("messages", [None, [], "text", [None], [{"role": "user", "content": 7}], [{}] * 1000])
 def test_whatever_the_messages_are_something_is_ranked(messages: object, tmp_path: Path) -> None:
     assert shown(tmp_path, routing(**MODELS), {"model": "any", "messages": messages})[0] == 0
+
+
+def test_a_narrow_terminal_shows_every_figure_and_a_wide_one_the_rest(tmp_path: Path) -> None:
+    narrow = shown(tmp_path, routing(**MODELS), ask("Hello", model="any"), width=80)[1]
+    assert "│     0.000108 │" in narrow
+    assert "provider" not in narrow
+    assert all(len(line) <= 80 for line in narrow.splitlines())
+    assert "provider" in shown(tmp_path, routing(**MODELS), ask("Hello", model="any"), width=120)[1]

@@ -98,10 +98,24 @@ def run(*arguments: str) -> tuple[int, str]:
 
 def test_the_commands_do_the_same(tmp_path: Path) -> None:
     config = tmp_path / "penstock.toml"
-    config.write_text('[providers.p]\nbase_url = "https://p.example/v1"\n[models."gpt-5.5"]\nprice = { input = "7" }\n')
+    config.write_text(
+        '[providers.p]\nbase_url = "https://p.example/v1"\n[models."gpt-5.5"]\nprice = { input = "7", output = "9" }\n'
+    )
     code, said = run("show", "gpt-5.5", "--config", str(config))
     assert (code, "│ 7 " in said) == (0, True)
     assert run("show", "gpt-5.5")[1] != said
     assert run("list", "openai", "gpt-5")[0] == 0
     code, said = run("check", "--config", str(config))
     assert (code, said) == (0, "1 model checked, 0 without a price.\n")
+
+
+def test_half_a_price_is_none_and_a_renamed_model_has_its_own(tmp_path: Path) -> None:
+    config = tmp_path / "penstock.toml"
+    provider = '[providers.p]\nbase_url = "https://p.example/v1"\n'
+    config.write_text(provider + '[models.half]\nprice = { input = "7" }\n[models.fast]\nupstream = "gpt-5-mini"\n')
+    code, said = run("check", "--config", str(config))
+    assert (code, "half: no price is known of what it reads and writes" in said) == (1, True)
+    assert "2 models checked, 1 without a price." in said
+    code, said = run("show", "fast", "--config", str(config))
+    assert (code, "openai/gpt-5-mini" in said) == (0, True)
+    assert run("show", "fast")[0] == 1  # without the settings nobody knows it

@@ -471,7 +471,7 @@ def test_an_account_that_is_refused_is_left_alone_where_another_can_answer(
             reply for _ in range(FAILURES) for reply in ((says(401), good()) if models == "a b" else (says(401),))
         ]
         asked = Scene(*replies, models=models)
-        asked.provider.owns_key = owns_key
+        asked.provider.client_pays = not owns_key
         for _ in range(FAILURES):
             await asked.answer(ITSELF)
         assert asked.state("a") == state

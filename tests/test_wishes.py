@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import MakeProxy, Sdk
 from tests.routed import asks, by_whom, decided, goes_to, model, routing
-from tests.scripted import answer, post
+from tests.scripted import Scripted, answer, post
 from tests.support import Json, Proxy, Simulator, ask, eventually_async, together
 
 pytestmark = pytest.mark.usefixtures("at_once")
@@ -192,3 +192,53 @@ def test_a_cap_counts_as_a_decision_with_its_reason(make_proxy: MakeProxy, promp
     proxy = make_proxy(**routing(**DEAR_AND_CHEAP))
     found = decided(proxy, ask(prompt, model="alpha", **LONG), x_penstock_max_cost_usd="1")
     assert (found.status, found.first, found.why) == (200, "alpha", "only")
+
+
+async def test_who_joins_a_capped_request_that_fails_is_answered_by_whom_its_cap_kept_away(
+    make_proxy: MakeProxy, simulator: Simulator, prompt: str
+) -> None:
+    sections = routing(alpha=model("alpha", "1", "1", ";status=503"), beta=model("beta", "1000", "1000"))
+    for each in sections["models"].values():
+        each["max_output"] = 100
+    proxy, body = make_proxy(**sections), ask(prompt, model="any")
+
+    def asked(**headers: str) -> tuple[int, str]:
+        with post(proxy.url, body, x_stainless_retry_count="0", **headers) as wire:
+            wire.read_body()
+            return wire.status, by_whom(wire, proxy)
+
+    capped, *joined = await together(
+        proxy,
+        simulator,
+        lambda: asyncio.to_thread(asked, x_penstock_max_cost_usd="0.01"),
+        lambda: asyncio.to_thread(asked),
+        lambda: asyncio.to_thread(asked),
+    )
+    assert capped == (503, "alpha")
+    assert joined == [(200, "beta")] * 2
+    assert simulator.asked() == 3  # those two share a call: alpha fails once more, and beta answers
+
+
+@pytest.mark.parametrize("odd", [{"n": 1e300}, {"n": 10**120}, {"max_tokens": 1e300}, {"max_tokens": 10**400}])
+def test_an_absurd_number_is_the_providers_to_refuse(
+    odd: Json, make_proxy: MakeProxy, simulator: Simulator, prompt: str
+) -> None:
+    proxy = make_proxy(**routing(alpha=model("alpha", "1", "1"), beta=model("beta", "2", "2")))
+    with post(proxy.url, ask(prompt, model="any", **odd)) as wire:
+        assert wire.status in (200, 400), wire.read_body()  # whatever the provider makes of it
+        wire.read_body()
+    assert refusal(proxy, ask(prompt + " capped", model="any", **odd), x_penstock_max_cost_usd="0.01")[0] == 400
+
+
+def test_a_clients_own_key_goes_to_no_other_provider(
+    make_proxy: MakeProxy, simulator: Simulator, scripted: Scripted, prompt: str
+) -> None:
+    models = {"alpha": {**model("alpha", "9", "9"), "tier": "one"}, "beta": {**model("beta", "1", "1"), "tier": "one"}}
+    models["beta"]["provider"] = "other"
+    proxy = make_proxy(
+        providers={"other": {"base_url": scripted.base_url}},
+        routing={"tiers": ["one"], "default_provider": "sim"},
+        models=models,
+    )
+    assert whoever(proxy, prompt, "alpha", {**CHEAPEST, "authorization": "Bearer sk-of-sim"}) == "alpha"
+    assert scripted.nothing_came()

@@ -67,13 +67,10 @@ def messages_of(body: Mapping[str, Any]) -> list[Any]:
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """A prompt's tokens up to each of its links."""
+    """A prompt's tokens up to each of its links; `base`: by no model's tokenizer."""
 
     upto: tuple[Prompt, ...]
-
-    @property
-    def whole(self) -> Prompt:
-        return self.upto[-1]
+    base: tuple[int, ...]
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -91,11 +88,10 @@ class Pending(msgspec.Struct, frozen=True):
         ]
         if not self.known:
             new.insert(0, read_frame(self.body, counting, self.encoding))
-        if not new:
-            return Counted(self.known)
-        start = self.known[-1:] or ()
-        sums = list(accumulate((*start, *new), Prompt.plus))
-        return Counted(self.known + tuple(sums[len(start) :]))
+        start = self.known[-1:]
+        sums = tuple(accumulate((*start, *new), Prompt.plus))
+        upto = self.known + sums[len(start) :]
+        return Counted(upto, tuple([prompt.under(None).total for prompt in upto]))
 
 
 class Counts:
@@ -111,4 +107,4 @@ class Counts:
     def learn(self, links: Links, counted: Counted, pending: Pending) -> None:
         start = len(pending.known)
         for link, prompt in zip(links[start:], counted.upto[start:], strict=True):
-            self._known.put((pending.encoding, link), prompt, _WEIGHT)
+            self._known.put((pending.encoding, link), prompt, _WEIGHT + 8 * len(prompt.images))

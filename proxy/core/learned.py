@@ -75,7 +75,7 @@ def asked_of(choice: Choice, account: str, call: Call, links: Links, counted: Co
         needs=read_needs(call.body, call.choices),
         links=links,
         upto=counted.upto,
-        base=[prompt.under(None).total for prompt in counted.upto],
+        base=counted.base,
         # The link before an assistant's message stands for the prompt that this message answered.
         made=links[made] if made is not None and made < len(links) else None,
     )

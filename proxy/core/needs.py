@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from pricing.models import Capability
+from pricing.tokens import IMAGES
 
 # What a model made and another cannot go on from: ids of its calls, reasoning that it signed, an answer that it spoke.
 MADE: Final = (
@@ -23,13 +24,21 @@ MADE: Final = (
 )
 MADE_PARTS: Final = ("thinking", "redacted_thinking", "reasoning")
 
+MOST: Final = 10**9  # tokens; more are no limit, and no sum
+MOST_CHOICES: Final = 10**4
+
+# What is looked up, run, or of a length that nobody knows.
+FEES: Final = ("web_search_options", "plugins", "search_parameters", "enable_search", "web_search", "data_sources")
+TOKENS_ONLY: Final = ("text", "image_url", *MADE_PARTS, "refusal")
+
 _NO_EFFORT: Final = ("", "none", "minimal")
 
 
 class Needs(msgspec.Struct, frozen=True):
     """`capabilities` in the order of Capability, each once. `max_output`: tokens that each of the `choices` may have.
 
-    `marks`: the request marks a prefix for the provider's prompt cache. `service`: its `service_tier`.
+    `marks`: the request marks a prefix for the provider's prompt cache. `service`: its `service_tier`. `longest`: the
+    same as max_output, by whichever limit a provider heeds. `unbounded`: it may be charged more than its tokens show.
     """
 
     capabilities: tuple[Capability, ...]
@@ -37,6 +46,8 @@ class Needs(msgspec.Struct, frozen=True):
     choices: int
     marks: bool
     service: str | None
+    longest: int | None = None
+    unbounded: bool = False
 
 
 def read_needs(body: Mapping[str, Any], choices: int) -> Needs:
@@ -58,7 +69,9 @@ def read_needs(body: Mapping[str, Any], choices: int) -> Needs:
     return Needs(
         capabilities=tuple([capability for capability, needs in needed.items() if needs]),
         max_output=_max_output(body),
-        choices=choices,
+        choices=min(choices, MOST_CHOICES),
+        longest=max(_limits(body), default=None),
+        unbounded=_is_unbounded(body, kinds, tools, parts),
         marks=any(each.get("cache_control") for each in (body, *messages, *parts, *tools)),
         service=service if type(service) is str else None,
     )
@@ -91,6 +104,21 @@ def _held(messages: object) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     found = [each for each in messages if type(each) is dict] if type(messages) is list else []
     contents = [message.get("content") for message in found]
     return found, [part for each in contents if type(each) is list for part in each if type(part) is dict]
+
+
+def _is_unbounded(body: Mapping[str, Any], kinds: list[Any], tools: list[Mapping[str, Any]], parts: list[Any]) -> bool:
+    """Sound, files and images by address, searches and tools that the provider runs."""
+    if any(body.get(name) or body.get(name) == {} for name in FEES) or any(kind not in TOKENS_ONLY for kind in kinds):
+        return True
+    if any(tool.get("type", "function") not in ("function", "custom") for tool in tools if "name" not in tool):
+        return True
+    return kinds.count("image_url") > IMAGES or any(_is_remote(part) for part in parts)
+
+
+def _is_remote(part: Mapping[str, Any]) -> bool:
+    given = part.get("image_url")
+    url = given.get("url") if type(given) is dict else given
+    return part.get("type") == "image_url" and not (type(url) is str and url.startswith("data:"))
 
 
 def _tools(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -133,15 +161,19 @@ def _is_effort(value: object) -> bool:
 
 
 def _max_output(body: Mapping[str, Any]) -> int | None:
+    return min(_limits(body), default=None)
+
+
+def _limits(body: Mapping[str, Any]) -> list[int]:
     limits = [_whole(body.get("max_completion_tokens")), _whole(body.get("max_tokens"))]
-    return min((limit for limit in limits if limit > 0), default=None)
+    return [limit for limit in limits if limit > 0]
 
 
 def _whole(value: object) -> int:
     """The whole number that a value is, 0 where it is none. 2.0 is 2 in JSON, and has its key."""
     if type(value) is float and value.is_integer():
-        return int(value)
-    return value if type(value) is int else 0
+        value = int(value)
+    return min(value, MOST) if type(value) is int else 0
 
 
 def _member(body: Mapping[str, Any], name: str, member: str) -> object:

@@ -134,7 +134,8 @@ def _last_resort(choice: Choice, estimates: list[Estimate]) -> tuple[list[Estima
         return unpriced, "unpriced"
     cooling = [each for each in estimates if each.reason == "cooling"]
     if cooling:
-        return sorted(cooling, key=lambda each: (each.total is None, _total(each))), "cooling"
+        # One of them, to see whether it still says so: all of them, time and again, would be a storm.
+        return sorted(cooling, key=lambda each: (each.total is None, _total(each)))[:1], "cooling"
     named = [each for each in estimates if choice.named and each.option is choice.baseline]
     if named and named[0].reason not in ("down", "max_cost"):
         return named, "named"
@@ -165,8 +166,8 @@ def _hindrance(found: Estimate, ask: Ask, view: View, at: datetime) -> tuple[Rea
         _incapable(found, ask.needs)
         or _over_cap(found, ask, view, at)
         or (("down", "it failed too often just now") if view.state == "down" else None)
-        or (("unpriced", f'no price is known: set models."{found.option.name}".price') if found.usd is None else None)
         or (("cooling", "its provider has asked for a pause") if view.state == "cooling" else None)
+        or (("unpriced", f'no price is known: set models."{found.option.name}".price') if found.usd is None else None)
         or (None, "")
     )
 
@@ -188,7 +189,8 @@ def _over_cap(found: Estimate, ask: Ask, view: View, at: datetime) -> tuple[Reas
         return None
     most = most_cost(found.option, ask.needs, ask.most, at, factor=view.factor)
     if most is None:
-        return "max_cost", "nothing bounds what it may cost: its price, or its longest answer, is not known"
+        told = f'name max_tokens, or set price and max_output in models."{found.option.name}"'
+        return "max_cost", f"nothing bounds what it may cost; {told}"
     return ("max_cost", f"it may cost {most.normalize():f} USD") if most > ask.max_cost else None
 
 
@@ -197,16 +199,19 @@ def most_cost(option: Option, needs: Needs, most: Prompt, at: datetime, *, facto
     `factor`: what was learned of the tokenizer, which counts where it is above 1.
     """
     model = option.model
-    if model is None or (rates := model.rates(at, needs.service)) is None or model.other_fees:
+    # A provider may serve at its standard prices what asked for others.
+    asked = [] if model is None else [model.rates(at, service) for service in {needs.service, None}]
+    priced = [rates for rates in asked if rates is not None]
+    if model is None or len(priced) < len(asked) or model.other_fees or needs.unbounded:
         return None
     count = most.under(model.tokenizer, option.target.upstream).times(max(1.0, factor))
-    longest = [each for each in (needs.max_output, model.max_output) if each is not None]
+    longest = [each for each in (needs.longest, model.max_output) if each is not None]
     if not longest and model.window is None:
         return None
     output = min(longest, default=max(0, (model.window or 0) - count.total)) * needs.choices
     usage = Usage(input=count.total, cached=0, output=output, audio_input=count.audio)
     # The prompt may turn out shorter than its bound, and have the prices of a tier below.
-    reached: list[Price] = [rates, *(tier for tier in rates.tiers if count.total > tier.above)]
+    reached: list[Price] = [*priced, *(tier for rates in priced for tier in rates.tiers if count.total > tier.above)]
     spoken = "audio" in needs.capabilities
     costs = [charge(usage, _dearest(price, option.cache, spoken=spoken)).usd for price in reached]
     known = [each for each in costs if each is not None]
@@ -234,7 +239,8 @@ def _output(model: Model | None, needs: Needs, each: float) -> int:
 def _priced(draft: Estimate, ask: Ask, view: View, at: datetime) -> Estimate:
     """With its cost, where the prices are known."""
     option, model = draft.option, draft.option.model
-    if model is None or (rates := model.rates(at, ask.needs.service)) is None or model.other_fees:
+    # A service that has no price of its own here is served at the standard ones, if at all.
+    if model is None or (rates := model.rates(at, ask.needs.service) or model.rates(at)) is None or model.other_fees:
         return draft
     caches = _caches(option.cache, ask.needs.marks) and rates.cached_input is not None
     least = (option.cache.least if option.cache is not None else None) or 0

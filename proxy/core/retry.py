@@ -36,6 +36,7 @@ LEAST_REPEATS = 3
 ELSEWHERE = (UpstreamConnectError, UpstreamTLSError, UpstreamFailed, UpstreamBadContentType, UpstreamAuthError)
 NOT_HERE = frozenset({401, 402, 403, 408, 409, 429})  # says something of this account or this moment, not of the call
 NO_SUCH_MODEL = frozenset({404, 410})
+LATE = frozenset({504, 524})  # a gateway gave up waiting: what is behind it may have answered
 
 
 class Repeat(msgspec.Struct, frozen=True):
@@ -64,7 +65,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
     It ended with an `error`, or else with a `status` and `headers` (lower-case names). `repeats` counts those on this
     model so far. `others`: an allowed model is left that was not asked; `baseline_left`: so is the one that the client
-    named. `owns_key`: the operator's key was used. `retry_lost`: what may have been paid may be asked anew.
+    named. `ours`: the operator pays, not the client. `retry_lost`: what may have been paid may be asked anew.
     """
 
     status: int | None = None
@@ -77,18 +78,21 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     is_baseline: bool
     baseline_left: bool
     retry_lost: bool
-    owns_key: bool
+    ours: bool
 
 
 def next_step(attempt: Attempt, *, now: float, luck: float) -> Step:
     """What to do after this attempt. `now` is seconds since the epoch, `luck` a random number in [0, 1)."""
     status = attempt.status
     if attempt.error is not None or status is None:
+        lost = isinstance(attempt.error, UpstreamError) and attempt.error.answered
         excused = isinstance(attempt.error, UpstreamError if attempt.retry_lost else ELSEWHERE)
-        return Another() if attempt.others and excused else Final()
+        return Another() if attempt.others and excused and (attempt.retry_lost or not lost) else Final()
     if status < 400:
         return Final()
-    if status in NOT_HERE or status >= 500 or (status in NO_SUCH_MODEL and attempt.owns_key):
+    if status in LATE and not attempt.retry_lost:
+        return _repeat(attempt, status, now, luck)
+    if status in NOT_HERE or status >= 500 or (status in NO_SUCH_MODEL and attempt.ours):
         return Another() if attempt.others else _repeat(attempt, status, now, luck)
     if attempt.baseline_left and not attempt.is_baseline:
         return Baseline()

@@ -3,7 +3,7 @@
 Rule: the destination comes from the settings only; nothing in a request names an address.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -93,19 +93,23 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Routes:
-    """The table of the settings. `describe` tells what is known of a model at a provider, by its name here."""
+    """The table of the settings. `describe` tells what is known of a model at a provider, by its name here;
+    `client_pays`: at which providers each client pays with its own key.
+    """
 
     def __init__(
         self,
         *,
         base_urls: Mapping[str, str],
         default_provider: str,
+        client_pays: Collection[str] = (),
         models: Mapping[str, Named],
         routes: Mapping[str, Route],
         describe: Callable[[str, Target], tuple[Model | None, PromptCache | None]],
     ) -> None:
         self._base_urls = base_urls
         self._default = default_provider
+        self._client_pays = frozenset(client_pays)
         self._models = models
         self._describe = describe
         self._known = {
@@ -150,10 +154,17 @@ class Routes:
         tier = self._models[model].tier if model in self._models else None
         if tier is None:
             return self._alone(model)
+        named = self._models[model]
         equal = tuple(
-            self._known[name] for name, each in self._models.items() if each.tier is not None and each.tier >= tier
+            self._known[name]
+            for name, each in self._models.items()
+            if each.tier is not None and each.tier >= tier and self._same_payer(named.provider, each.provider)
         )
         return Choice(equal, self._known[model])
+
+    def _same_payer(self, one: str, other: str) -> bool:
+        """A client's own key goes to no other provider, nor does anybody else pay for that client."""
+        return one == other or self._client_pays.isdisjoint((one, other))
 
     def _routed(self, name: str, route: Route) -> Choice:
         options = tuple(self._known[model] for model in route.models)

@@ -79,21 +79,19 @@ def _take(request: Request, runs: Iterable[Run]) -> None:
 def print_tallies(tallies: Mapping[str, Tally], field: Field, shape: Shape, console: Console, *, title: str) -> None:
     """The table, and what must be said of it."""
     shown = Shown(title=f"{title}: {shape.rows:,} requests in {_span(shape.seconds)}")
-    shown.add_column("policy")
+    shown.add_column("policy", no_wrap=True)
     for heading in ("USD", "saved", "", "prompt cache", "answer cache", "switches"):
-        shown.add_column(heading, justify="right", no_wrap=True)
-    shown.add_column("calls")
+        shown.add_column(heading, justify="right", no_wrap=" " not in heading)
     for name, tally in tallies.items():
         saved = tallies[NAMED].usd - tally.usd
         shown.add_row(
-            f"{name} ({field.options[field.baseline].name})" if name == NAMED else name,
+            name,
             usd(tally.usd),
             usd(saved) if name != NAMED else "",
             f"{saved / tallies[NAMED].usd:.1%}" if name != NAMED and tallies[NAMED].usd else "",
             f"{tally.prompt_hits:.1%}",
             f"{tally.answer_hits:.1%}",
             f"{tally.switches:,}",
-            "\n".join(f"{field.options[index].name} {calls:,}" for index, calls in sorted(tally.calls.items())),
         )
     console.print(shown)
     for note in _notes(tallies, field, shape):
@@ -106,6 +104,9 @@ def usd(amount: Decimal) -> str:
 
 
 def _notes(tallies: Mapping[str, Tally], field: Field, shape: Shape) -> Iterable[str]:
+    for name, tally in tallies.items():
+        asked = ", ".join(f"{field.options[index].name} {count:,}" for index, count in sorted(tally.calls.items()))
+        yield f"{name}: {asked}"
     for name, why in field.left_out.items():
         yield f"{name} is left out: {why}."
     for name, tally in tallies.items():

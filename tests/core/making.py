@@ -49,4 +49,4 @@ def needs(
     marks: bool = False,
     service: str | None = None,
 ) -> Needs:
-    return Needs(capabilities, max_output, choices, marks, service)
+    return Needs(capabilities, max_output, choices, marks, service, longest=max_output)

@@ -129,7 +129,7 @@ def count(counts: Counts, body: Body, encoding: Name = "o200k_base") -> tuple[tu
     counted = pending.count(tally)
     counts.learn(chain, counted, pending)
     assert len(counted.upto) == len(chain)
-    assert counted.whole is counted.upto[-1]
+    assert counted.base == tuple(prompt.under(None).total for prompt in counted.upto)
     return counted.upto, tally.texts
 
 

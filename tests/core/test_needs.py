@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pricing.models import Capability
-from proxy.core.needs import MADE, MADE_PARTS, Needs, last_made, read_needs, turns_in
+from proxy.core.needs import MADE, MADE_PARTS, MOST, MOST_CHOICES, Needs, last_made, read_needs, turns_in
 
 Json = dict[str, Any]
 
@@ -189,3 +189,53 @@ def test_whatever_a_body_holds_is_read_and_never_raises(body: Json) -> None:
     assert needs.max_output is None or needs.max_output > 0
     made, turns = last_made(messages), turns_in(messages)
     assert made is None or made in turns
+
+
+@pytest.mark.parametrize("value", [10**400, 1e300, 10**10])
+def test_absurd_numbers_are_large_ones_that_can_be_summed(value: float) -> None:
+    found = read_needs({"max_tokens": value}, 10**120)
+    assert (found.max_output, found.longest, found.choices) == (MOST, MOST, MOST_CHOICES)
+
+
+def test_the_longest_answer_is_by_whichever_limit_a_provider_heeds() -> None:
+    found = read_needs({"max_tokens": 10, "max_completion_tokens": 500}, 1)
+    assert (found.max_output, found.longest) == (10, 500)
+
+
+def part(**members: Any) -> Json:
+    return {"messages": [{"role": "user", "content": [members]}]}
+
+
+DATA = "data:image/png;base64,AAAA"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"web_search_options": {}},
+        {"plugins": [{"id": "web"}]},
+        {"tools": [{"type": "web_search"}]},
+        {"tools": [{"type": "code_interpreter", "container": {}}]},
+        part(type="input_audio", input_audio={"data": "AAAA", "format": "mp3"}),
+        part(type="file", file={"file_data": "AAAA"}),
+        part(type="image_url", image_url={"url": "https://example.org/a.png"}),
+        part(type="something new"),
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": DATA}}] * 65}]},
+    ],
+)
+def test_what_may_be_charged_besides_its_tokens_has_no_bound(body: Json) -> None:
+    assert read_needs(body, 1).unbounded
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "custom", "custom": {"name": "g"}}]},
+        {"functions": [{"name": "f"}]},
+        part(type="text", text="a"),
+        part(type="image_url", image_url={"url": DATA}),
+    ],
+)
+def test_text_tools_of_the_clients_own_and_images_that_are_there_have_one(body: Json) -> None:
+    assert not read_needs(body, 1).unbounded

@@ -220,8 +220,10 @@ def test_prices_are_those_of_the_hour_of_the_day_and_of_the_service() -> None:
     assert of(model, ask(1000), datetime(2026, 12, 1, tzinfo=UTC)).usd == D("0.008")
     assert of(model, ask(1000, needs=needs(service="flex"))).usd == D("0.001")
     assert of(model, ask(1000, needs=needs(service="auto"))).usd == D("0.002")
-    assert of(model, ask(1000, needs=needs(service="priority"))).reason == "unpriced"
-    assert of(model, ask(1000, needs=needs(service="no such"))).reason == "unpriced"
+    # A service without a price of its own is served at the standard ones, if at all; what it costs is known afterwards.
+    assert of(model, ask(1000, needs=needs(service="priority"))).usd == D("0.002")
+    assert of(model, ask(1000, needs=needs(service="no such"))).usd == D("0.002")
+    assert of(model, capped("9", needs=needs(service="priority", max_output=1))).reason == "max_cost"  # or dearer
 
 
 def test_a_model_that_cannot_do_what_is_needed_is_dropped() -> None:
@@ -288,7 +290,11 @@ def test_where_all_others_are_out_whoever_only_pauses_is_asked_the_cheapest_firs
     found = ranked(
         ask(1000), (CHEAP_OUT, {"state": "cooling"}), (CHEAP_IN, {"state": "cooling"}), (PLAIN, {"state": "down"})
     )
-    assert (names(found), reasons(found), found.why) == (["cheap-in", "cheap-out"], {"plain": "down"}, "cooling")
+    assert (names(found), reasons(found), found.why) == (
+        ["cheap-in"],  # one of them is enough to see whether they still say so
+        {"plain": "down", "cheap-out": "cooling"},
+        "cooling",
+    )
 
 
 SMALL = option("small", rates("1", "1"), window=10)
@@ -450,3 +456,15 @@ def test_everybody_is_asked_or_dropped_with_a_reason_and_nobody_asked_first_cost
 def test_a_request_without_a_token_has_its_price() -> None:
     assert of(HOLDER, ask(0, 0), links=2).usd == D("0.001")
     assert of(HOLDER, ask(0, to_come=30.0, growth=0.0, shared=0.0)).total == D("0.031")
+
+
+def test_a_cap_reckons_with_the_standard_prices_whatever_was_asked_for() -> None:
+    model = option("x", rates("1", "1"), flex=rates("0.5", "0.5"))
+    asked = needs(service="flex", max_output=1000)
+    assert most_cost(model, asked, prompt(1000), AT) == D("0.002")
+    assert most_cost(option("y", rates("1", "1")), asked, prompt(1000), AT) is None
+
+
+def test_what_may_be_charged_besides_its_tokens_is_under_no_cap() -> None:
+    asked = msgspec.structs.replace(needs(max_output=1), unbounded=True)
+    assert most_cost(option("x", rates("1", "1")), asked, prompt(10), AT) is None

@@ -41,6 +41,7 @@ from proxy.errors import (
     UpstreamTLSError,
     UpstreamTooLarge,
     UpstreamTruncated,
+    UpstreamUnreadable,
 )
 
 NOW = 1_700_000_000.0
@@ -183,8 +184,8 @@ LOST = [each("lost") for each in (UpstreamTimeout, UpstreamReset, UpstreamTrunca
 
 Told = dict[str, Any]
 
-OWN_KEY: Told = {"owns_key": True}
-CLIENTS_KEY: Told = {"owns_key": False}
+OWN_KEY: Told = {"ours": True}
+CLIENTS_KEY: Told = {"ours": False}
 LATER: Told = {"headers": {"retry-after": "2"}}
 MUCH_LATER: Told = {"headers": {"retry-after": "60"}}
 NOT_AGAIN: Told = {"headers": {"x-should-retry": "false"}}
@@ -208,7 +209,7 @@ def step(status: int | None = None, *told: Told, error: PenstockError | None = N
         "is_baseline": False,
         "baseline_left": True,
         "retry_lost": False,
-        "owns_key": True,
+        "ours": True,
     }
     for each in told:
         usual |= each
@@ -245,7 +246,18 @@ def test_what_was_answered_is_passed_on(status: int) -> None:
 
 
 @pytest.mark.parametrize("told", [{}, BY_ITSELF, SPENT, LATER, MUCH_LATER, NOT_AGAIN, AGAIN, CLIENTS_KEY, NO_BASELINE])
-@pytest.mark.parametrize("status", [401, 402, 403, 408, 409, 429, 500, 502, 503, 504, 529])
+@pytest.mark.parametrize("status", [504, 524])
+def test_what_a_gateway_gave_up_on_may_have_been_paid(status: int) -> None:
+    assert step(status, BY_ITSELF) == Final()
+    assert step(status, BY_ITSELF | {"retry_lost": True}) == Another()
+
+
+def test_an_answer_that_nobody_can_read_is_paid_all_the_same() -> None:
+    error = UpstreamUnreadable("gzip")
+    assert [step(error=error), step(None, {"retry_lost": True}, error=error)] == [Final(), Another()]
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 408, 409, 429, 500, 502, 503, 529])
 def test_what_another_model_may_do_better_goes_there_at_once_for_every_client(status: int, told: Told) -> None:
     assert step(status, told) == Another()
 

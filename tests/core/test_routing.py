@@ -179,3 +179,16 @@ def test_the_option_that_gave_an_answer_is_found_by_its_provider_and_upstream_na
 def test_a_place_is_the_model_at_its_provider_and_whose_account_is_used() -> None:
     one = Target("p", "https://p", "m")
     assert one.place("") == ("p", "m", "") != one.place("0123")
+
+
+def test_the_cheapest_of_a_tier_is_paid_by_who_pays_for_the_model_that_was_named() -> None:
+    models = {name: Named(provider, name, tier=1) for name, provider in (("x", "a"), ("y", "b"), ("z", "a"))}
+    paid = {"base_urls": {"a": "https://a", "b": "https://b"}, "default_provider": "a", "models": models, "routes": {}}
+    for client_pays, given in (
+        ((), ["x", "y", "z"]),
+        (("a",), ["x", "z"]),  # a client's key for one provider is none of the other's business
+        (("b",), ["x", "z"]),
+        (("a", "b"), ["x", "z"]),
+    ):
+        table = Routes(client_pays=client_pays, describe=lambda *_: (None, None), **paid)  # type: ignore[arg-type]
+        assert names(table.choice("x", "cheapest")) == given

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from pricing.encodings import roughly
 from pricing.families import FAMILIES
-from pricing.media import Image
+from pricing.media import A_FILE, Image
 from pricing.tokens import (
+    IMAGES,
     Count,
     Prompt,
     messages_of,
@@ -326,3 +327,13 @@ def test_what_was_learned_is_applied_to_the_text_alone() -> None:
     assert count.times(1.5) == Count(1_500, images=85)
     assert count.times(1.0) == count
     assert (count.total, count.estimated) == (1_085, 85)
+
+
+def test_of_absurdly_many_images_the_first_are_told_apart() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    message = {"role": "user", "content": [image] * (IMAGES + 10)}
+    one = read_message(message, len)
+    assert (len(one.images), one.files) == (IMAGES, 10 * A_FILE)
+    two = one.plus(one)
+    assert (len(two.images), two.files) == (IMAGES, 20 * A_FILE + IMAGES * A_FILE)
+    assert read_prompt({"messages": [message, message]}, len).images == two.images

@@ -33,16 +33,17 @@ def two() -> Settings:
 def test_four_policies_stand_side_by_side(tmp_path: Path, two: Settings) -> None:
     lines = printed(log(tmp_path, *ROWS), two)
     assert lines[0] == "trace.csv: 3 requests in 0.3 min"
-    assert "named (dear) 0.0430 0.0% 0.0% 0 dear 3" in lines  # 4,000 × 10 + 150 × 20
-    assert "per token 0.0046 0.0384 89.3% 0.0% 0.0% 0 cheap 3" in lines  # 4,000 × 1 + 300 × 2
-    assert "penstock 0.0046 0.0384 89.3% 0.0% 0.0% 0 cheap 3" in lines
-    assert "penstock + cache 0.0034 0.0396 92.1% 0.0% 33.3% 0 cheap 2" in lines
+    assert "named 0.0430 0.0% 0.0% 0" in lines  # 4,000 × 10 + 150 × 20
+    assert "per token 0.0046 0.0384 89.3% 0.0% 0.0% 0" in lines  # 4,000 × 1 + 300 × 2
+    assert "penstock 0.0046 0.0384 89.3% 0.0% 0.0% 0" in lines
+    assert "penstock + cache 0.0034 0.0396 92.1% 0.0% 33.3% 0" in lines
+    assert {"named: dear 3", "per token: cheap 3", "penstock: cheap 3", "penstock + cache: cheap 2"} <= set(lines)
 
 
 def test_a_limit_leaves_the_later_rows_out(tmp_path: Path, two: Settings) -> None:
     lines = printed(log(tmp_path, *ROWS), two, limit=1)
     assert lines[0] == "trace.csv: 1 requests in 0.0 min"
-    assert "named (dear) 0.0110 0.0% 0.0% 0 dear 1" in lines
+    assert "named 0.0110 0.0% 0.0% 0" in lines
 
 
 def test_what_was_left_out_or_supposed_is_said(tmp_path: Path) -> None:
