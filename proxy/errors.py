@@ -156,11 +156,8 @@ class ShuttingDown(PenstockError):
 
 
 class UpstreamError(PenstockError):
-    """`detail` is for the log only: it may name what clients need not know. `answered`: there was an answer, and it
-    is paid, but nobody can read it.
-    """
+    """`detail` is for the log only: it may name what clients need not know."""
 
-    answered = False
     status = 502
     type = "upstream_error"
     code = "upstream_error"
@@ -204,14 +201,14 @@ class UpstreamUnavailable(UpstreamError):
 
 
 class UpstreamBadContentType(UpstreamError):
+    """`answered`: it is an answer, and is paid, but in a form that was not asked for."""
+
     code = "upstream_bad_content_type"
     retry = False
 
-
-class UpstreamUnreadable(UpstreamBadContentType):
-    """An answer in a form that was not asked for."""
-
-    answered = True
+    def __init__(self, message: str, *, answered: bool = False) -> None:
+        super().__init__(message)
+        self.answered = answered
 
 
 class UpstreamTooLarge(UpstreamError):

@@ -24,7 +24,6 @@ from proxy.errors import (
     UpstreamFailed,
     UpstreamStall,
     UpstreamTruncated,
-    UpstreamUnreadable,
     late_answer,
 )
 from proxy.flights import Flight
@@ -257,12 +256,12 @@ def head_of(reply: Reply, provider: Provider) -> Head:
     if 300 <= status < 400:
         raise UpstreamBadContentType(f"The provider answered with a redirect (status {status}), which is not followed.")
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise UpstreamUnreadable("The provider answered in an encoding that it was not asked for.")
+        raise UpstreamBadContentType("The provider answered in an encoding that it was not asked for.", answered=True)
     content_type = headers.get("content-type", "application/json")
     media = content_type.partition(";")[0].strip().lower()
     if status == 200 and media != "text/event-stream" and not media.endswith(("/json", "+json")):
-        error = UpstreamBadContentType if media in ("text/html", "") else UpstreamUnreadable  # a page is no answer
-        raise error(f"The provider answered with {media!r} instead of JSON or a stream of events.")
+        said = f"The provider answered with {media!r} instead of JSON or a stream of events."
+        raise UpstreamBadContentType(said, answered=media not in ("text/html", ""))  # a page is no answer
     if not is_sendable(content_type):
         raise UpstreamBadContentType("The provider's content type holds what no header may.")
     streamed = status == 200 and media == "text/event-stream"

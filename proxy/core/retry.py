@@ -85,7 +85,7 @@ def next_step(attempt: Attempt, *, now: float, luck: float) -> Step:
     """What to do after this attempt. `now` is seconds since the epoch, `luck` a random number in [0, 1)."""
     status = attempt.status
     if attempt.error is not None or status is None:
-        lost = isinstance(attempt.error, UpstreamError) and attempt.error.answered
+        lost = isinstance(attempt.error, UpstreamBadContentType) and attempt.error.answered
         excused = isinstance(attempt.error, UpstreamError if attempt.retry_lost else ELSEWHERE)
         return Another() if attempt.others and excused and (attempt.retry_lost or not lost) else Final()
     if status < 400:

@@ -2,11 +2,12 @@
 
 import copy
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from proxy.core.canonical import MAX_DEPTH, canonical, key, keyed, parse
@@ -212,6 +213,25 @@ def test_ids_that_are_named_elsewhere_are_not_renamed(where: str) -> None:
     assert asked("call_six", "call_two") == asked("call_two", "call_six")
 
 
+def names_an_id(body: Json) -> bool:
+    """Is an id of a tool call said elsewhere too? Then it means something and stays, which `meaning` does not know."""
+    rest, ids = copy.deepcopy(body), []
+    for message in rest["messages"]:
+        calls = message.get("tool_calls")
+        ids += [call.pop("id") for call in calls if isinstance(call, dict) and "id" in call] if calls else []
+        ids += [message.pop("tool_call_id")] if "tool_call_id" in message else []
+    told = list(strings(list(rest.values())))
+    return any(each in text for each in ids if isinstance(each, str) and len(each) >= 6 for text in told)
+
+
+def strings(values: list[Any]) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict | list):
+            yield from strings(list(value.values()) if isinstance(value, dict) else value)
+
+
 @settings(deadline=None, max_examples=250)
 @given(body=bodies, data=st.data())
 def test_any_other_change_matters(body: Json, data: st.DataObject) -> None:
@@ -227,6 +247,7 @@ def test_any_other_change_matters(body: Json, data: st.DataObject) -> None:
         holder[path[-1]] = [] if path[-1] == "tool_calls" else data.draw(text)
     else:
         holder[path[-1]] = data.draw(values)
+    assume(not names_an_id(body) and not names_an_id(other))
     assert (canonical(other, IGNORE) == canonical(body, IGNORE)) is (meaning(other) == meaning(body))
 
 
