@@ -11,6 +11,7 @@ import msgspec
 
 from pricing.models import Capability
 from pricing.tokens import IMAGES
+from proxy.core.policy import PRESENT, PURE_TOOLS
 
 # What a model made and another cannot go on from: ids of its calls, reasoning that it signed, an answer that it spoke.
 MADE: Final = (
@@ -27,9 +28,8 @@ MADE_PARTS: Final = ("thinking", "redacted_thinking", "reasoning")
 MOST: Final = 10**9  # tokens; more are no limit, and no sum
 MOST_CHOICES: Final = 10**4
 
-# What is looked up, run, or of a length that nobody knows.
-FEES: Final = ("web_search_options", "plugins", "search_parameters", "enable_search", "web_search", "data_sources")
-TOKENS_ONLY: Final = ("text", "image_url", *MADE_PARTS, "refusal")
+# Parts whose tokens can be bounded by what they hold.
+BOUNDED: Final = ("text", "image_url", *MADE_PARTS, "refusal")
 
 _NO_EFFORT: Final = ("", "none", "minimal")
 
@@ -71,7 +71,7 @@ def read_needs(body: Mapping[str, Any], choices: int) -> Needs:
         max_output=_max_output(body),
         choices=min(choices, MOST_CHOICES),
         longest=max(_limits(body), default=None),
-        unbounded=_is_unbounded(body, kinds, tools, parts),
+        unbounded=_is_unbounded(body, kinds, parts),
         marks=any(each.get("cache_control") for each in (body, *messages, *parts, *tools)),
         service=service if type(service) is str else None,
     )
@@ -106,11 +106,13 @@ def _held(messages: object) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
     return found, [part for each in contents if type(each) is list for part in each if type(part) is dict]
 
 
-def _is_unbounded(body: Mapping[str, Any], kinds: list[Any], tools: list[Mapping[str, Any]], parts: list[Any]) -> bool:
+def _is_unbounded(body: Mapping[str, Any], kinds: list[Any], parts: list[Any]) -> bool:
     """Sound, files and images by address, searches and tools that the provider runs."""
-    if any(body.get(name) or body.get(name) == {} for name in FEES) or any(kind not in TOKENS_ONLY for kind in kinds):
+    if any(body.get(name) or body.get(name) == {} for name in PRESENT) or any(kind not in BOUNDED for kind in kinds):
         return True
-    if any(tool.get("type", "function") not in ("function", "custom") for tool in tools if "name" not in tool):
+    tools = body.get("tools")
+    declared = [tool for tool in tools if type(tool) is dict] if type(tools) is list else []
+    if any(tool.get("type", "function") not in PURE_TOOLS for tool in declared):
         return True
     return kinds.count("image_url") > IMAGES or any(_is_remote(part) for part in parts)
 

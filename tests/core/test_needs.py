@@ -215,6 +215,7 @@ DATA = "data:image/png;base64,AAAA"
         {"web_search_options": {}},
         {"plugins": [{"id": "web"}]},
         {"tools": [{"type": "web_search"}]},
+        {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
         {"tools": [{"type": "code_interpreter", "container": {}}]},
         part(type="input_audio", input_audio={"data": "AAAA", "format": "mp3"}),
         part(type="file", file={"file_data": "AAAA"}),
