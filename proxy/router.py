@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from threading import Lock
 from typing import Final
 
@@ -71,14 +72,15 @@ class Router:
         """The tokens of a call's prompt, each message counted once; guessed where nothing hangs on it."""
         encoding = encoding_for(choice.options)
         pending = self._counts.pending(call.body, links, encoding)
-        if not choice.routed and encoding not in self._loaded:
-            return pending.count(about)
-        if len(call.raw) <= AT_ONCE and encoding in self._loaded:
-            counted = pending.count(lambda text: self._encodings.count(text, encoding))
+        guessed = not choice.routed and encoding not in self._loaded
+        counting = about if guessed else partial(self._encodings.count, name=encoding)
+        if len(call.raw) <= AT_ONCE and (guessed or encoding in self._loaded):
+            counted = pending.count(counting)
         else:
-            counted = await asyncio.to_thread(pending.count, lambda text: self._encodings.count(text, encoding))
+            counted = await asyncio.to_thread(pending.count, counting)
+        if not guessed:
             self._loaded.add(encoding)
-        self._counts.learn(links, counted, pending)
+            self._counts.learn(links, counted, pending)
         return counted
 
     async def _most(self, call: Call) -> Prompt:
