@@ -187,12 +187,12 @@ async def _somebody_else(lab: Lab, proxy: Proxy, busy: Busy) -> str:
 
 
 async def _both_busy(lab: Lab, proxy: Proxy, busy: Busy) -> None:
-    """Nobody is left: the last one's words, to the byte; and a model that cools down is better than none."""
+    """Nobody is left: the last one's words, to the byte. One that cools is asked then, not all each time."""
     for number in range(TIMES):
         call = await answered(proxy.port, chat("both", lab.question(), stream=number % 2 == 0, more=RETRIES_ITSELF))
         _check_refusal(lab, call, call.headers.get("x-penstock-model", ""), RATES)
     asked = [busy.asked[model] for model in BOTH]
-    lab.expect(asked == [TIMES, TIMES], f"both busy: {asked} calls upstream for {TIMES}")
+    lab.expect(sorted(asked) == [1, TIMES], f"both busy: {asked} calls upstream for {TIMES}")
 
 
 async def _left_alone(lab: Lab, proxy: Proxy, busy: Busy, model: str) -> float:
