@@ -16,7 +16,7 @@ import msgspec
 
 from pricing.cost import Usage
 from pricing.encodings import Encodings
-from proxy.app import SystemClock
+from proxy.clock import SystemClock
 from proxy.core.breaker import Health
 from proxy.core.call import Call, read_call
 from proxy.core.chain import links_of

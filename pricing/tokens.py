@@ -175,12 +175,12 @@ def messages_of(body: Mapping[str, Any]) -> list[object]:
     return messages if type(messages) is list else [messages]
 
 
-def most(body: Mapping[str, Any], family: str | None, model: str = "") -> int:
-    """As many tokens as this body's prompt may have for a model of a family: fast and with nothing loaded.
+def most(body: Mapping[str, Any]) -> Prompt:
+    """As much as this body's prompt may be: fast and with nothing loaded.
 
     As far as `roughly` is no fewer; up to three times what read_prompt gives.
     """
-    return read_prompt(body, roughly).under(family, model).total
+    return read_prompt(body, roughly)
 
 
 class _Reader:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from proxy.accounts import Accounts
+from proxy.clock import SystemClock
 from proxy.complaints import Complaints
 from proxy.core.access import Access, Grant
 from proxy.core.breaker import Health
@@ -65,16 +65,6 @@ x-ratelimit-limit-tokens x-ratelimit-remaining-tokens x-ratelimit-reset-tokens
 """
 
 logger = logging.getLogger("penstock")
-
-
-class SystemClock:
-    """The clock of a running process."""
-
-    def wall(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
 
 class PurgeWatch:

@@ -142,8 +142,8 @@ def prices() -> None:
 @click.argument("words", nargs=-1)
 def list_(config: Path | None, words: tuple[str, ...]) -> None:
     """List the models whose provider and name hold all WORDS."""
-    from proxy.offers import price_table  # noqa: PLC0415 - the same
-    from proxy.prices import list_prices  # noqa: PLC0415 - the other commands start without it
+    from proxy.offers import price_table  # noqa: PLC0415 - the other commands start without it
+    from proxy.prices import list_prices  # noqa: PLC0415 - the same
 
     sys.exit(list_prices(price_table(_optional(config)), _console(), words=words))
 
@@ -153,8 +153,8 @@ def list_(config: Path | None, words: tuple[str, ...]) -> None:
 @click.argument("model")
 def show(config: Path | None, model: str) -> None:
     """Tell everything that is known of MODEL, each number with its source and day."""
-    from proxy.offers import price_table  # noqa: PLC0415 - the same
-    from proxy.prices import show_prices  # noqa: PLC0415 - the other commands start without it
+    from proxy.offers import price_table  # noqa: PLC0415 - the other commands start without it
+    from proxy.prices import show_prices  # noqa: PLC0415 - the same
 
     settings = _optional(config)
     sys.exit(show_prices(price_table(settings), _console(), model, settings))
@@ -164,8 +164,8 @@ def show(config: Path | None, model: str) -> None:
 @click.option("--config", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Settings, a TOML file.")
 def check(config: Path) -> None:
     """Say which models of the settings have no price, an old one, or one that changes. Exit 1 if one has none."""
-    from proxy.offers import price_table  # noqa: PLC0415 - the same
-    from proxy.prices import check_prices  # noqa: PLC0415 - the other commands start without it
+    from proxy.offers import price_table  # noqa: PLC0415 - the other commands start without it
+    from proxy.prices import check_prices  # noqa: PLC0415 - the same
 
     settings = load_settings(config)
     today = datetime.now(UTC).date()

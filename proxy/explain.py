@@ -4,7 +4,6 @@ What a proxy has learned, and what is down or cooling there, is read from its da
 """
 
 import asyncio
-import time
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table as Shown
 
 from pricing.table import Table
+from proxy.clock import SystemClock
 from proxy.core.access import NOBODY, Grant
 from proxy.core.breaker import Health
 from proxy.core.call import Call, read_call
@@ -38,14 +38,6 @@ WHY = {
     "cooling": "all others are out, and this one cools down",
     "named": "nobody can; its provider may say why",
 }
-
-
-class _Clock:
-    def wall(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
 
 
 def explain(
@@ -75,7 +67,7 @@ def _call(raw: bytes, settings: Settings, key: str | None, headers: Mapping[str,
 
 
 async def _consider(call: Call, choice: Choice, settings: Settings) -> Ranked:
-    directory, clock = settings.data.directory, _Clock()
+    directory, clock = settings.data.directory, SystemClock()
     learned = _learned(directory, settings, clock)
     secret = read_secret(directory) or b""
     pays = any(settings.providers[option.target.provider].effective_auth == "client" for option in choice.options)
@@ -85,7 +77,7 @@ async def _consider(call: Call, choice: Choice, settings: Settings) -> Ranked:
     return await Router(learned, clock).consider(call, choice, account, links)
 
 
-def _learned(directory: Path, settings: Settings, clock: _Clock) -> Learned:
+def _learned(directory: Path, settings: Settings, clock: SystemClock) -> Learned:
     never = {name: provider.breaker_failures for name, provider in settings.providers.items()}
     learned = Learned(Health(at=never), kept_for=settings.cache.ttl)
     kept = Notebook(directory).read()

@@ -33,8 +33,10 @@ def list_prices(table: Table, console: Console, *, words: Iterable[str]) -> int:
 
 def show_prices(table: Table, console: Console, name: str, settings: Settings | None = None) -> int:
     """Everything that is known of one model, each with its source and day. 1 if the name means none."""
-    named = settings is not None and name in settings.models
-    model = Offers(settings, table).model(name)[0] if named and settings is not None else table.find(name)
+    if settings is not None and name in settings.models:
+        model, _ = Offers(settings, table).model(name)
+    else:
+        model = table.find(name)
     if model is None:
         console.print(f"{name}: not known, or the name could mean models of different prices. Name the provider")
         console.print("(`azure/gpt-4o`), or set the price: see pricing/README.md.")

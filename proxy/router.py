@@ -14,9 +14,9 @@ from typing import Final
 import msgspec
 
 from pricing.cost import Usage
-from pricing.encodings import Encodings, Name, roughly
+from pricing.encodings import Encodings, Name
 from pricing.families import about, encoding_of
-from pricing.tokens import Prompt, read_prompt, text_tokens
+from pricing.tokens import Prompt, most, read_prompt, text_tokens
 from proxy.core.call import Call
 from proxy.core.chain import Counted, Counts, Links
 from proxy.core.learned import Asked, Learned, asked_of
@@ -86,8 +86,8 @@ class Router:
     async def _most(self, call: Call) -> Prompt:
         """More than a call's prompt has."""
         if len(call.raw) <= AT_ONCE:
-            return read_prompt(call.body, roughly)
-        return await asyncio.to_thread(read_prompt, call.body, roughly)
+            return most(call.body)
+        return await asyncio.to_thread(most, call.body)
 
     async def estimate(self, call: Call, option: Option, recording: Recording) -> Usage:
         """The usage of a stream that did not say it: its prompt, and what of the answer came, counted in a thread."""

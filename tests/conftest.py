@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from pricing.encodings import Encodings
-from proxy.app import SystemClock
+from proxy.clock import SystemClock
 from tests.scripted import Scripted
 from tests.support import Json, Proxy, Running, Simulator, proxy_table
 

@@ -16,8 +16,9 @@ import uvicorn
 import uvloop
 from starlette.types import Receive, Scope, Send
 
-from proxy.app import Application, SystemClock, build_app
+from proxy.app import Application, build_app
 from proxy.cli import bounds_of, client_keys
+from proxy.clock import SystemClock
 from proxy.reading import read_settings
 from proxy.server import Server
 from proxy.simulator import build_simulator

@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from proxy.app import SystemClock
+from proxy.clock import SystemClock
 from tests.asking import USAGE
 from tests.conftest import AsyncSdk, MakeProxy, Sdk
 from tests.scripted import DONE, Scripted, Wire, chunk, event, events, post, whole_stream

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from proxy.app import SystemClock
+from proxy.clock import SystemClock
 from tests.conftest import MakeProxy
 from tests.scripted import answer, events, post
 from tests.support import Json, Proxy, Simulator, ask, eventually, proxy_table

@@ -43,16 +43,17 @@ ledger     | any  | basis                                                    | m
 meter      | any  | basis                                                    | prometheus_client
 complaints | any  | errors                                                   |
 ids        | any  |                                                          |
+clock      | any  |                                                          |
 recorder   | any  | basis settings flights                                   | msgspec
 producer   | any  | basis complaints flights recorder                        |
 router     | any  | pricing basis                                            | msgspec
 accounts   | any  | pricing basis producer router                            |
 keeping    | any  | basis store                                              |
 offers     | any  | pricing core errors settings                             | msgspec
-explain    | any  | pricing core errors settings offers router store         | rich
+explain    | any  | pricing core errors settings offers router store clock   | rich
 pipeline   | any  | pricing basis settings edges making                      | msgspec
 endpoints  | any  | basis settings ids complaints pipeline                   | msgspec starlette
-app        | any  | pricing basis settings edges transport making keeping offers pipeline endpoints | msgspec starlette
+app        | any  | pricing basis settings edges making founding pipeline endpoints | msgspec starlette
 server     | any  | wire                                                     | starlette uvicorn
 wire       | any  | errors connection                                        | uvicorn httptools
 connection | any  |                                                          |
@@ -66,6 +67,7 @@ proxy      | pure |                                                          | i
 """
 GROUPS = {
     "basis": {"core", "errors", "interfaces", "proxy"},  # `proxy` itself says no more than its version
+    "founding": {"transport", "clock", "keeping", "offers"},
     "making": {"recorder", "producer", "router", "accounts"},
     "commands": {"offers", "prices", "explain", "simulate"},
     "listening": {"server", "wire", "connection"},
@@ -85,6 +87,7 @@ ENVIRONMENT = {"os.environ", "os.environb", "os.getenv", "os.getenvb", "os.puten
 COVERED_BY = {
     "proxy/app.py": "tests/test_wire.py",
     "proxy/cli.py": "tests/test_commands.py",
+    "proxy/clock.py": "tests/test_explain.py",
     "proxy/errors.py": "tests/endpoints/test_client.py",
     "proxy/endpoints/answer.py": "tests/test_wire.py",
     "proxy/endpoints/chat.py": "tests/test_wire.py",

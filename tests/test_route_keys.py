@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.app import SystemClock
+from proxy.clock import SystemClock
 from tests.asking import USAGE, assembled, comparable, created
 from tests.conftest import AsyncSdk, MakeProxy
 from tests.routed import UPSTREAMS, by_whom, calls_of, model, routing

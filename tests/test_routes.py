@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.app import SystemClock
+from proxy.clock import SystemClock
 from tests.conftest import MakeProxy
 from tests.routed import UPSTREAMS, asks, explained_once, goes_to, model, routing
 from tests.support import Json, Proxy, Simulator, ask, proxy_table

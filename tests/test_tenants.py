@@ -14,7 +14,7 @@ from typing import Any
 import openai
 import pytest
 
-from proxy.app import SystemClock
+from proxy.clock import SystemClock
 from tests.conftest import MakeProxy, Sdk
 from tests.scripted import Scripted, Wire, answer, events, post, whole_stream
 from tests.support import Json, Proxy, Simulator, ask, eventually, proxy_table, together

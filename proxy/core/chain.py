@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from pricing.encodings import Name
-from pricing.tokens import Counting, Prompt, read_frame, read_message
+from pricing.tokens import Counting, Prompt, messages_of, read_frame, read_message
 from proxy.core.call import Call
 from proxy.core.memo import Memo
 
@@ -32,7 +32,7 @@ def links_of(body: Mapping[str, Any], secret: bytes, namespace: bytes) -> tuple[
     """The chain of a chat completion's parsed body: one link more than it has messages."""
     declared = _encode([body.get(name) for name in DECLARED])
     first = _link(len(namespace).to_bytes(8), namespace + declared, secret)
-    said = map(_encode, messages_of(body))
+    said = map(_encode, linked(body))
     return tuple(accumulate(said, lambda before, message: _link(before, message, secret), initial=first))
 
 
@@ -58,11 +58,9 @@ def _link(before: bytes, said: bytes, secret: bytes) -> bytes:
     return hashlib.blake2b(before + said, digest_size=LENGTH, key=secret[:64]).digest()
 
 
-def messages_of(body: Mapping[str, Any]) -> list[Any]:
+def linked(body: Mapping[str, Any]) -> list[object]:
     """What has a link of its own: each message; of absurdly many the first ones, and the rest as one."""
-    messages = body.get("messages")
-    if type(messages) is not list:
-        return [messages]
+    messages = messages_of(body)
     return messages if len(messages) <= MESSAGES else [*messages[:MESSAGES], messages[MESSAGES:]]
 
 
@@ -82,10 +80,7 @@ class Pending(msgspec.Struct, frozen=True):
 
     def count(self, counting: Counting) -> Counted:
         """As long as `counting` takes for what is new."""
-        new = [
-            read_message(said, counting, self.encoding)
-            for said in messages_of(self.body)[max(0, len(self.known) - 1) :]
-        ]
+        new = [read_message(said, counting, self.encoding) for said in linked(self.body)[max(0, len(self.known) - 1) :]]
         if not self.known:
             new.insert(0, read_frame(self.body, counting, self.encoding))
         start = self.known[-1:]

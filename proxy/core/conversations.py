@@ -11,9 +11,8 @@ from typing import Annotated, Generic, TypeVar
 import msgspec
 
 from proxy.core.experience import UNKNOWN, Mean
+from proxy.core.prefixes import LINKS, SHARE, leading
 
-LINKS = 50_000  # that are remembered
-SHARE = 4  # of them one prompt takes at most so large a part
 HORIZON = 30.0  # followers to come that anything is planned for
 MOST = 0.5  # of an earlier prompt: who begins with so much of it follows it
 STEPS = (1, 2, 3, 4, 6, 9, 14, 22, 35)  # turns up to which figures are kept apart
@@ -130,12 +129,9 @@ class Conversations(Generic[P, L]):
 
         Who sends a link sends all before it, so those that are known are the first ones.
         """
-        low, high = 0, len(links)
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if links[middle - 1] in self._turns else (low, middle - 1)
-        turn = self.turn(links[low - 1], since) if low else None
-        share = upto[low - 1] / turn.tokens if turn is not None and turn.tokens else 0.0
+        known = leading(links, self._turns.__contains__)
+        turn = self.turn(links[known - 1], since) if known else None
+        share = upto[known - 1] / turn.tokens if turn is not None and turn.tokens else 0.0
         return (turn, share) if share >= MOST else (None, 0.0)
 
     def came(self, route: str, before: Turn[P] | None, share: float, *, tokens: int, now: float) -> int:

@@ -15,10 +15,10 @@ from pricing.tokens import Prompt
 from proxy.core.breaker import Health, Snapshot
 from proxy.core.call import Call
 from proxy.core.chain import Counted, Links
-from proxy.core.conversations import LINKS, Conversations, Habits, Turn
+from proxy.core.conversations import Conversations, Habits, Turn
 from proxy.core.experience import Experience
 from proxy.core.needs import Needs, last_made, read_needs
-from proxy.core.prefixes import Prefixes
+from proxy.core.prefixes import LINKS, Prefixes
 from proxy.core.ranking import Ask, Estimate, View
 from proxy.core.routing import Choice, Option, Place
 
@@ -110,7 +110,7 @@ class Learned:
         )
 
     def _before(self, asked: Asked, now: float) -> tuple[Turn[Place] | None, float]:
-        """The turn that this request follows, and the part of it that it begins with."""
+        """The turn that this request follows, and the part of that one's prompt that it begins with."""
         return self._conversations.before(asked.links, asked.base, now - self._kept_for)
 
     def _pinned(self, asked: Asked, now: float) -> int | None:

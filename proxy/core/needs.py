@@ -83,11 +83,6 @@ def last_made(messages: object) -> int | None:
     return next((at for at in range(len(turns) - 1, -1, -1) if _is_turn(turns[at]) and _is_made(turns[at])), None)
 
 
-def turns_in(messages: object) -> tuple[int, ...]:
-    """The indexes of all assistant messages."""
-    return tuple(at for at, each in enumerate(messages) if _is_turn(each)) if type(messages) is list else ()
-
-
 def _is_turn(message: object) -> bool:
     return type(message) is dict and message.get("role") == "assistant"
 

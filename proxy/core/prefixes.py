@@ -4,14 +4,23 @@ Rule: a prefix is there if a call that held it was answered there within the lif
 shorter ones with it, so of a chain's links the first ones are never older than the last.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-LINKS = 50_000  # that are remembered, of all places together
+LINKS = 50_000  # that are remembered: of all places together, and of conversations as many
 SHARE = 4  # of them one prompt takes at most so large a part: who sends a million messages does not empty the rest
 
 P = TypeVar("P", bound=Hashable)
 L = TypeVar("L", bound=Hashable)
+
+
+def leading(chain: Sequence[L], holds: Callable[[L], bool]) -> int:
+    """How many of the first links this holds for; of a chain it never holds for a later one alone."""
+    low, high = 0, len(chain)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(chain[middle - 1]) else (low, middle - 1)
+    return low
 
 
 class Prefixes(Generic[P, L]):
@@ -28,14 +37,7 @@ class Prefixes(Generic[P, L]):
         sent = self._sent.get(place)
         if not sent:
             return 0
-        low, high = 0, len(chain)
-        while low < high:
-            middle = (low + high + 1) // 2
-            if sent.get(chain[middle - 1], since - 1) >= since:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        return leading(chain, lambda link: sent.get(link, since - 1) >= since)
 
     def sent(self, place: P, chain: Sequence[L], now: float) -> None:
         """This prompt was answered there."""

@@ -10,13 +10,13 @@ import msgspec
 from pricing.families import Kind, family_of
 from pricing.models import Model, PromptCache
 from pricing.table import Table
+from proxy.core.learned import LIFETIME
 from proxy.errors import StartupError
 from proxy.offers import Offers
 from proxy.settings import Model as Named
 from proxy.settings import Settings
 from proxy.simulate.trace import Request
 
-LIFETIME: Final = 300.0  # seconds, where a provider does not publish it
 UNNAMED: Final = Named()
 
 

@@ -11,7 +11,8 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 
 from pricing.cost import Usage
-from proxy.simulate.options import LIFETIME, Option
+from proxy.core.learned import LIFETIME
+from proxy.simulate.options import Option
 from proxy.simulate.seen import Seen
 from proxy.simulate.trace import Blocks, Request, head
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pricing.encodings import Name
 from pricing.tokens import Prompt, read_prompt
 from proxy.core.canonical import parse
-from proxy.core.chain import LENGTH, Counts, Links, links_of, messages_of
+from proxy.core.chain import LENGTH, Counts, Links, linked, links_of
 
 Body = dict[str, Any]
 
@@ -99,7 +99,7 @@ def test_two_messages_are_not_one() -> None:
 
 @pytest.mark.parametrize(("messages", "count"), [([], 0), (None, 1), ("Hello", 1), ({"0": USER}, 1), (5, 1), ([[]], 1)])
 def test_messages_that_are_no_list_are_one_message_of_an_odd_type(messages: object, count: int) -> None:
-    assert len(messages_of({"messages": messages})) == count
+    assert len(linked({"messages": messages})) == count
     assert len(links({"messages": messages})) == count + 1
     assert len(links({})) == 2
 

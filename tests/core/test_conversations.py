@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.core.conversations import GAPS, HORIZON, MOST, SHARE, STEPS, Conversations, Habits, Turn
+from proxy.core.conversations import GAPS, HORIZON, MOST, STEPS, Conversations, Habits, Turn
+from proxy.core.prefixes import SHARE
 
 Known = Conversations[str, str]
 

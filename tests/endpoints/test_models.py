@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proxy.app import SystemClock
+from proxy.clock import SystemClock
 from proxy.complaints import Complaints
 from proxy.endpoints.answer import Desk
 from proxy.endpoints.models import Models

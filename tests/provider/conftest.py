@@ -12,7 +12,7 @@ from typing import Any, Final
 import openai
 import pytest
 
-from proxy.app import SystemClock
+from proxy.clock import SystemClock
 from tests.provider.target import PATIENCE, TOKENS, RefusedError, Target, checked, key_from, table
 from tests.support import Json, Proxy, Simulator
 

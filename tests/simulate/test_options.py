@@ -4,9 +4,10 @@ import pytest
 
 from pricing.models import PromptCache
 from pricing.table import Table
+from proxy.core.learned import LIFETIME
 from proxy.errors import StartupError
 from proxy.offers import price_table
-from proxy.simulate.options import LIFETIME, Field, field_of
+from proxy.simulate.options import Field, field_of
 from tests.simulate.making import option, request, settings
 
 UNSAID: dict[str, str] = {}
