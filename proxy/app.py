@@ -160,7 +160,7 @@ async def build_app(
         pipeline = Pipeline(_terms(settings, key_secret or os.urandom(32)), _rules(settings), routes, edges)
         _watch_sizes(meter, flights, store)
         desk = Desk(Ids(), meter, clock, complaints, cost_comment=settings.server.cost_comment)
-        gate = _endpoints(settings, pipeline, edges, meter, desk, _door(settings, client_keys or {}, load))
+        gate = _endpoints(settings, pipeline, edges, meter, desk, _door(settings, client_keys or {}, load, clock))
         asgi = _for_pages(gate, settings.server.cors_origins)
         yield Application(asgi, gate, flights, meter, complaints, settings.server.drain)
 
@@ -223,10 +223,12 @@ def _load(settings: Settings) -> Load:
     return Load(max_flights=server.max_flights, max_readers=server.max_readers, max_buffered=server.max_buffered)
 
 
-def _door(settings: Settings, client_keys: Mapping[str, bytes], load: Load) -> Door:
+def _door(settings: Settings, client_keys: Mapping[str, bytes], load: Load, clock: Clock) -> Door:
     server = settings.server
     grants = {
-        client_keys[key.name]: Grant(key.name, frozenset(segment.encode() for segment in key.passthrough))
+        client_keys[key.name]: Grant(
+            key.name, key.name, passthrough=frozenset(segment.encode() for segment in key.passthrough)
+        )
         for key in settings.keys
     }
     return Door(
@@ -235,6 +237,7 @@ def _door(settings: Settings, client_keys: Mapping[str, bytes], load: Load) -> D
         max_body=server.max_body,
         body_timeout=server.body_timeout,
         access=Access(grants),
+        wall=clock.wall,
         load=load,
     )
 

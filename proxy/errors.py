@@ -9,11 +9,18 @@
     │   └── UnsupportedMediaType     415  (a body that does not say it is JSON)
     ├── Unauthorized                 401  no key that is in force
     ├── Forbidden                    403  a foreign Origin, a Host that is not ours, a path that the key may not use
+    │   ├── ModelNotAllowed          403  a model that the key may not call
+    │   └── ModelNotPriced           403  a key with a budget, and no model whose price is known
     ├── NotFound                     404
     ├── MethodNotAllowed             405
     ├── NotCached                    504  only-if-cached and nothing is
     ├── NoModelFits                  400  no model of a route can do what the request needs
     ├── OverCostCap                  400  every model may cost more than the request allows
+    ├── RateLimited                  429  a key, or a provider, is at its limit
+    │   ├── OverLimit                429  a request that is larger than the whole limit
+    │   └── QueueTimeout             429  its turn at the provider did not come in time
+    ├── InsufficientQuota            429  the key's budget does not allow it
+    ├── LedgerUnavailable            503  a key with a budget, and nothing can be written down
     ├── NoWebSocket                  501
     ├── Overloaded                   503  too much is under way
     ├── ShuttingDown                 503
@@ -102,6 +109,16 @@ class Forbidden(PenstockError):
     code = "forbidden"
 
 
+class ModelNotAllowed(Forbidden):
+    code = "model_not_allowed"
+    retry = False
+
+
+class ModelNotPriced(Forbidden):
+    code = "model_not_priced"
+    retry = False
+
+
 class NotFound(PenstockError):
     status = 404
     type = "invalid_request_error"
@@ -133,6 +150,37 @@ class OverCostCap(PenstockError):
     type = "invalid_request_error"
     code = "max_cost_exceeded"
     retry = False
+
+
+class RateLimited(PenstockError):
+    """`of`: requests or tokens, as OpenAI's errors say in their `type`."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, of: str = "requests", retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.type = of
+
+
+class OverLimit(RateLimited):
+    retry = False
+
+
+class QueueTimeout(RateLimited):
+    code = "queue_timeout"
+
+
+class InsufficientQuota(PenstockError):
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    retry = False
+
+
+class LedgerUnavailable(PenstockError):
+    status = 503
+    code = "ledger_unavailable"
 
 
 class NoWebSocket(PenstockError):

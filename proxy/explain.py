@@ -61,7 +61,7 @@ def _call(raw: bytes, settings: Settings, key: str | None, headers: Mapping[str,
         raise StartupError(f"--key: there is no key named {key!r} in the settings.")
     said = {name.lower().encode(): value.encode() for name, value in headers.items()}
     try:
-        return read_call("chat/completions", raw, said, grant=NOBODY if key is None else Grant(key))
+        return read_call("chat/completions", raw, said, grant=NOBODY if key is None else Grant(key, key))
     except InvalidRequest as error:
         raise StartupError(f"the request: {error.message}") from None
 

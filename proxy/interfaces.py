@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from proxy.core.bill import Bill
+from proxy.core.books import Answered, Attempted, Intent
 from proxy.core.call import Call
 from proxy.core.entry import Entry
 from proxy.core.passage import Passage
@@ -120,6 +121,20 @@ class Provider(Protocol):
     async def models(self, account: tuple[tuple[bytes, bytes], ...]) -> Listing:
         """Ask for the list of models; `account` are the client's own credentials. Raises UpstreamError."""
         ...
+
+
+class Ledger(Protocol):
+    """Every attempt and every answer, written down."""
+
+    async def intend(self, intent: Intent) -> None:
+        """Once this returns the row outlives the process. Raises LedgerUnavailable."""
+        ...
+
+    def attempted(self, attempt: Attempted) -> None:
+        """The end of what was intended. Returns at once; it is written a moment later, and before the process ends."""
+        ...
+
+    def answered(self, answer: Answered) -> None: ...
 
 
 class Meter(Protocol):

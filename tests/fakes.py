@@ -78,7 +78,13 @@ def roomy() -> Load:
 def a_door(**different: Any) -> Door:
     """A door for loopback, with a small bound."""
     door = Door(
-        origins=frozenset(), loopback_only=True, max_body=100, body_timeout=60.0, access=Access({}), load=roomy()
+        origins=frozenset(),
+        loopback_only=True,
+        max_body=100,
+        body_timeout=60.0,
+        access=Access({}),
+        load=roomy(),
+        wall=float,
     )
     return msgspec.structs.replace(door, **different)
 

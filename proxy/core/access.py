@@ -5,45 +5,93 @@ Rule: a key is known by its digest only. One refusal for all keys that are not i
 
 import hashlib
 from collections.abc import Mapping
+from decimal import Decimal
+from typing import Literal
 
 import msgspec
 
-from proxy.errors import Forbidden, InvalidRequest, Unauthorized
+from proxy.errors import Forbidden, InvalidRequest, ModelNotAllowed, Unauthorized
 
 Headers = Mapping[bytes, bytes]
+Period = Literal["day", "week", "month", "total"]
 
 # In raw paths these mean something else to some servers than to others: `files/../batches` may be either.
 _AMBIGUOUS = (b"\\", b"%2e", b"%2f", b"%5c", b"%25", b"%00", b"%c0", b"%c1", b"%u")
 _EMPTY = frozenset({b"", b"."})
 
 
+class Limits(msgspec.Struct, frozen=True):
+    """What may be used in any 60 seconds, and at once. None: as much as one likes."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrent: int | None = None
+
+
+UNLIMITED = Limits()
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """A budget: so many USD in each UTC day, week (from Monday) or month, or in all."""
+
+    usd: Decimal
+    per: Period
+
+
 class Grant(msgspec.Struct, frozen=True):
-    """What a key may do; `name` is unique among keys. `passthrough`: leading segments of paths relative to `/v1/`."""
+    """What a key may do. `id` is what it owns answers and spendings by, never used twice; `name` is for people.
+
+    `models`: names of models and routes, or "*" at the end of one for all that begin so. `passthrough`: leading
+    segments of paths relative to `/v1/`. `expires`: seconds since the epoch.
+    """
 
     name: str
+    id: str = ""
+    models: tuple[str, ...] = ("*",)
     passthrough: frozenset[bytes] = frozenset()
+    limits: Limits = UNLIMITED
+    budget: Allowance | None = None
+    expires: float | None = None
+
+    def may_call(self, name: str) -> bool:
+        """May it ask for this model or route?"""
+        return any(name == each or (each[-1:] == "*" and name.startswith(each[:-1])) for each in self.models)
+
+    def check_model(self, name: str) -> None:
+        """Raises ModelNotAllowed."""
+        if self.models != ("*",) and not self.may_call(name):
+            raise ModelNotAllowed(f"This key may not call {name!r}.", param="model")
 
 
 NOBODY = Grant("")
 
 
 class Access:
-    """The keys in force, by their SHA-256; without any, everybody is NOBODY and has no rights of a key."""
+    """The keys in force, by their SHA-256. Where none was ever made, everybody is NOBODY and has no rights of a key."""
 
-    def __init__(self, grants: Mapping[bytes, Grant]) -> None:
+    def __init__(self, grants: Mapping[bytes, Grant], *, any_made: bool | None = None) -> None:
+        self.replace(grants, any_made=bool(grants) if any_made is None else any_made)
+
+    def replace(self, grants: Mapping[bytes, Grant], *, any_made: bool) -> None:
+        """From now on these. `any_made`: keys are asked for, even if none of them is in force any more."""
         self._grants = grants
+        self.any_made = any_made
 
-    def grant(self, headers: Headers) -> Grant:
+    def grant(self, headers: Headers, now: float) -> Grant:
         """The grant of the key in `Authorization` or `api-key`. Raises Unauthorized."""
-        if not self._grants:
+        if not self.any_made:
             return NOBODY
-        shown = headers.get(b"authorization") or headers.get(b"api-key", b"")
-        scheme, _, token = shown.partition(b" ")
-        key = token.strip() if scheme.lower() == b"bearer" else shown
-        found = self._grants.get(digest(key))
-        if found is None:
+        found = self._grants.get(digest(shown_key(headers)))
+        if found is None or (found.expires is not None and found.expires <= now):
             raise Unauthorized("No key of this proxy was given, or one that is not in force.")
         return found
+
+
+def shown_key(headers: Headers) -> bytes:
+    """The key that a request shows; empty if none."""
+    shown = headers.get(b"authorization") or headers.get(b"api-key", b"")
+    scheme, _, token = shown.partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else shown
 
 
 def digest(key: bytes) -> bytes:

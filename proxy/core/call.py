@@ -55,7 +55,7 @@ class Call(msgspec.Struct, frozen=True):
 
     `path` is relative to a provider's base URL, `query` as it came. `credentials` and `account` are the client's own
     and go to a provider that the client pays; `forwarded` are the headers that every provider sees. All three are
-    lower-case pairs in a fixed order. `owner` is the name of the key of ours that was shown, "" where there is none.
+    lower-case pairs in a fixed order. `owner` is the id of the key of ours that was shown, "" where there is none.
     """
 
     path: str
@@ -117,7 +117,7 @@ def read_call(
         directives=read_directives(headers),
         credentials=chosen(headers, CREDENTIALS),
         account=chosen(headers, ACCOUNT),
-        owner=grant.name,
+        owner=grant.id,
         forwarded=chosen(headers, forward),
         retries_itself=RETRY_COUNT in headers,
     )

@@ -1,6 +1,7 @@
 """A request's body, within its bounds, and who may send one."""
 
 import asyncio
+from collections.abc import Callable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -38,6 +39,7 @@ class Door(msgspec.Struct, frozen=True):
     body_timeout: float
     access: Access
     load: Load
+    wall: Callable[[], float]
 
     def check(self, headers: Headers) -> Grant:
         """Who comes in with a body that is understood.
@@ -60,7 +62,7 @@ class Door(msgspec.Struct, frozen=True):
     def enter(self, headers: Headers) -> Grant:
         """Who comes in. Raises Forbidden or Unauthorized."""
         self.check_origin(headers)
-        return self.access.grant(headers)
+        return self.access.grant(headers, self.wall())
 
     def check_origin(self, headers: Headers) -> None:
         origin = headers.get(b"origin")

@@ -5,13 +5,13 @@ import pytest
 from proxy.core.access import NOBODY, Access, Grant, check_passthrough, digest
 from proxy.errors import Forbidden, InvalidRequest, PenstockError, Unauthorized
 
-TEAM = Grant("team", frozenset({b"files", b"vector_stores"}))
+TEAM = Grant("team", "team", passthrough=frozenset({b"files", b"vector_stores"}))
 ACCESS = Access({digest(b"sk-team"): TEAM, digest(b"sk with spaces"): Grant("odd")})
 
 
 def test_without_keys_everybody_is_nobody() -> None:
-    assert Access({}).grant({}) is NOBODY
-    assert Access({}).grant({b"authorization": b"Bearer whatever"}) is NOBODY
+    assert Access({}).grant({}, 0.0) is NOBODY
+    assert Access({}).grant({b"authorization": b"Bearer whatever"}, 0.0) is NOBODY
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_key_is_known_however_it_is_shown(headers: dict[bytes, bytes]) -> None
 
 
 def test_a_key_may_hold_spaces_where_nothing_stands_before_it() -> None:
-    assert ACCESS.grant({b"api-key": b"sk with spaces"}).name == "odd"
+    assert ACCESS.grant({b"api-key": b"sk with spaces"}, 0.0).name == "odd"
 
 
 @pytest.mark.parametrize(

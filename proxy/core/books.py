@@ -1,0 +1,75 @@
+"""What the ledger is told: a row for each attempt, before it is made and once it is over, and one for each answer.
+
+Rule: no prompts, no answers, no keys. Costs are exact, in USD; what is not known is None, never 0.
+"""
+
+from decimal import Decimal
+
+import msgspec
+
+from pricing.cost import Usage
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """An attempt that is about to be made: the `number`-th (from 1) for this request. `at`: seconds since the epoch.
+
+    `key`: Grant.id of who pays, "" where there are no keys. `asked`: the model or route that the client named, `model`:
+    the name of who is asked. `reserved`: USD that it is charged if nobody learns how it ended.
+    """
+
+    request: str
+    number: int
+    at: float
+    key: str
+    endpoint: str
+    asked: str
+    provider: str
+    model: str
+    stream: bool
+    reserved: Decimal | None
+
+
+class Attempted(msgspec.Struct, frozen=True):
+    """How an attempt ended: `ok`, a status, an error's code, or `abandoned` by all its clients.
+
+    `estimated`: the provider did not say its usage, or was cut off. `first`, `total`: seconds to the first event and to
+    the end. `routing`, `prompt_cache`: USD saved, see bill.py.
+    """
+
+    request: str
+    number: int
+    ended: str
+    status: int | None
+    usage: Usage | None
+    usd: Decimal | None
+    estimated: bool
+    first: float | None
+    total: float
+    routing: Decimal | None = None
+    prompt_cache: Decimal | None = None
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A request that is over. `outcome` as the metrics say it: hit, stale, miss, collapsed, bypass, refused, left, broken.
+
+    `code`: of the error that it was answered with. `usage`: of the answer; `saved`: USD that nobody paid again, for
+    hits and who joined. `first`, `total`: seconds to the first byte and to the last. `leader`: whose attempts answered
+    it, where another request did. `entry`: the key of its answer in the cache.
+    """
+
+    request: str
+    at: float
+    key: str
+    endpoint: str
+    asked: str
+    outcome: str
+    status: int
+    code: str | None
+    provider: str
+    model: str
+    usage: Usage | None
+    saved: Decimal | None
+    first: float | None
+    total: float
+    leader: str | None
+    entry: bytes | None
