@@ -6,7 +6,7 @@ from proxy.core.access import NOBODY, Access, Grant, check_passthrough, digest
 from proxy.errors import Forbidden, InvalidRequest, PenstockError, Unauthorized
 
 TEAM = Grant("team", "team", passthrough=frozenset({b"files", b"vector_stores"}))
-ACCESS = Access({digest(b"sk-team"): TEAM, digest(b"sk with spaces"): Grant("odd")})
+ACCESS = Access({digest(b"sk-team"): TEAM, digest(b"sk with spaces"): Grant("odd", "odd")})
 
 
 def test_without_keys_everybody_is_nobody() -> None:
@@ -25,7 +25,7 @@ def test_without_keys_everybody_is_nobody() -> None:
     ],
 )
 def test_a_key_is_known_however_it_is_shown(headers: dict[bytes, bytes]) -> None:
-    assert ACCESS.grant(headers) is TEAM
+    assert ACCESS.grant(headers, 0.0) is TEAM
 
 
 def test_a_key_may_hold_spaces_where_nothing_stands_before_it() -> None:
@@ -49,7 +49,7 @@ def test_a_key_may_hold_spaces_where_nothing_stands_before_it() -> None:
 )
 def test_there_is_one_refusal_for_everything_else(headers: dict[bytes, bytes]) -> None:
     with pytest.raises(Unauthorized) as caught:
-        ACCESS.grant(headers)
+        ACCESS.grant(headers, 0.0)
     assert (caught.value.status, caught.value.code) == (401, "invalid_api_key")
     assert caught.value.message == "No key of this proxy was given, or one that is not in force."
 
