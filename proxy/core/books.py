@@ -50,7 +50,7 @@ class Attempted(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """A request that is over. `outcome`, as in the metrics: hit, stale, miss, collapsed, bypass, refused, left or broken.
+    """A request that is over. `outcome`: hit, stale, miss, collapsed, bypass, refused, left or broken, as in metrics.
 
     `code`: of the error that it was answered with. `usage`: of the answer; `saved`: USD that nobody paid again, for
     hits and who joined. `first`, `total`: seconds to the first byte and to the last. `leader`: whose attempts answered
