@@ -25,7 +25,8 @@ _TEMPLATES = 3
 
 class Meta(msgspec.Struct, frozen=True, array_like=True):
     """What is known of an entry besides its bytes. Times in seconds; `ended` since the epoch. `model` is the provider's
-    name of it; `usage` what was billed, None where the provider did not say.
+    name of it; `usage` what was billed, None where the provider did not say. `epoch`: how often the cache had been
+    purged when it was begun; `owner`: the id of the key that led, "" without keys, None in entries of older versions.
     """
 
     key: bytes
@@ -39,6 +40,7 @@ class Meta(msgspec.Struct, frozen=True, array_like=True):
     has_usage: bool
     usage: Usage | None = None
     service: str | None = None  # the `service_tier` that it had
+    owner: str | None = None
 
 
 @dataclass(slots=True)
@@ -127,3 +129,45 @@ def unpack(blob: bytes) -> Entry | None:
         return Entry(*_payload.decode(payload))
     except msgspec.DecodeError:
         return None
+
+
+_meta = msgspec.msgpack.Decoder(Meta)
+# Bytes that follow the first one of a value of fixed size, or the bytes in which it says its size or how many follow.
+_FIXED = {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8} | {0xCC + n: 1 << n for n in range(4)}
+_FIXED |= {0xD0 + n: 1 << n for n in range(4)}
+_SIZED = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
+_COUNTED = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
+
+
+def meta_of(head: bytes) -> Meta | None:
+    """Of the first bytes of what `pack` made, unverified; None for anything else, or where they are too few."""
+    if head[:4] != MAGIC or head[36:37] != b"\x93":
+        return None
+    try:
+        return _meta.decode(head[37 : _end(head, 37)])
+    except (msgspec.DecodeError, IndexError, KeyError):
+        return None
+
+
+def _end(data: bytes, at: int) -> int:
+    """Where the MessagePack value ends that begins there. Raises IndexError or KeyError: it is cut, or none."""
+    left = 1
+    while left:
+        left -= 1
+        first = data[at]
+        at += 1
+        if first < 0x80 or first >= 0xE0:  # a small number, all in this byte
+            continue
+        if first < 0xA0:
+            left += (first & 0x0F) * (2 if first < 0x90 else 1)
+        elif first < 0xC0:
+            at += first & 0x1F
+        elif first in _FIXED:
+            at += _FIXED[first]
+        elif first in _SIZED:
+            at += _SIZED[first] + int.from_bytes(data[at : at + _SIZED[first]], "big")
+        else:
+            size, each = _COUNTED[first]
+            left += int.from_bytes(data[at : at + size], "big") * each
+            at += size
+    return at

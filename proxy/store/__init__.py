@@ -7,7 +7,7 @@ What the pipeline is given is tiered.TieredStore. In this package:
     rows.py    diskcache, kept to bytes: nothing in a cache directory is ever executed
     tiered.py  both tiers as one
     writes.py  what is on its way to the disk
-    epoch.py   how many purges there were, across processes
+    purges.py  what was purged, across processes
     lock.py    one process owns a data directory
     secret.py  what the keys of entries are made with
     files.py   small files that are replaced whole

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +20,7 @@ from typing import Protocol
 import diskcache
 
 from proxy.store.files import private_directory
-from proxy.store.rows import RowCache, RowError, read_value
+from proxy.store.rows import RowCache, RowError, RowHead, read_value
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ FAILURES: tuple[type[Exception], ...] = (diskcache.Timeout, sqlite3.Error, sqlit
 _HEAD = struct.Struct(">HQ")  # length of the key, length of the blob; then the key, then the blob
 _DATABASE = "cache.db"
 _DAMAGED = "cache.damaged"
+_ROWS = 100  # looked through at a time
+_START = 4096  # bytes of a value that are looked at: its key, and what an entry says of itself
 _ABANDONED = 600.0  # seconds after which a file without a row is nobody's write any more
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # Only while opening, where they mean tables of another shape; later a full disk may cause them too.
@@ -44,12 +47,21 @@ class DiskStats:
     limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """A part of the disk was looked through, up to row number `upto` (None: to the end); these keys were removed."""
+
+    upto: int | None
+    keys: list[bytes]
+
+
 class ByteTier(Protocol):
     """What is asked of a disk tier (DiskTier; tests hand in others): synchronous, every failure one of FAILURES."""
 
     def get(self, key: bytes) -> bytes | None: ...
     def put(self, key: bytes, blob: bytes, expire: float) -> None: ...
-    def delete(self, key: bytes) -> None: ...
+    def delete(self, key: bytes) -> bool: ...
+    def sweep(self, purged: Callable[[bytes], bool], after: int = 0) -> "Swept": ...
     def all_keys(self) -> list[bytes]: ...
     def clear(self) -> int: ...
     def stats(self) -> DiskStats: ...
@@ -109,13 +121,28 @@ class DiskTier:
             self._failed(error)
             raise
 
-    def delete(self, key: bytes) -> None:
-        """Remove one key; a missing one is fine. Raises FAILURES."""
+    def delete(self, key: bytes) -> bool:
+        """Remove one key; was it there? Raises FAILURES."""
         try:
-            self._cache.delete(key)
+            return bool(self._cache.delete(key))
         except FAILURES as error:
             self._failed(error)
             raise
+
+    def sweep(self, purged: Callable[[bytes], bool], after: int = 0) -> Swept:
+        """Remove those of the next few blobs behind row `after` of whose first bytes `purged` is true.
+
+        What is no blob of ours is judged as an empty one. Takes milliseconds. Raises FAILURES.
+        """
+        try:
+            rows = self._cache.heads(after, _ROWS, _START)
+            found = [row for row in rows if purged(_start(row))]
+            removed = self._cache.remove(found) if found else []
+        except FAILURES as error:
+            self._failed(error)
+            raise
+        keys = [row.key for row in removed if isinstance(row.key, bytes)]
+        return Swept(rows[-1].number if len(rows) == _ROWS else None, keys)
 
     def all_keys(self) -> list[bytes]:
         """Every key that has a row, expired ones included. Raises FAILURES."""
@@ -229,6 +256,14 @@ def _code(error: Exception) -> int:
 
 def _head(key: bytes, length: int) -> bytes:
     return _HEAD.pack(len(key), length) + key
+
+
+def _start(row: RowHead) -> bytes:
+    """The first bytes of its blob, or nothing."""
+    if not isinstance(row.key, bytes):
+        return b""
+    start = _HEAD.size + len(row.key)
+    return row.head[start:] if row.head[_HEAD.size : start] == row.key else b""
 
 
 def _blob(key: bytes, value: bytes) -> bytes:

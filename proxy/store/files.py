@@ -27,6 +27,21 @@ def turn(directory: Path) -> Iterator[None]:
         os.close(held)
 
 
+@contextlib.contextmanager
+def turn_if_free(directory: Path) -> Iterator[bool]:
+    """`turn`, but False at once while another process has it. Raises OSError."""
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(held)
+
+
 def replace(path: Path, data: bytes) -> None:
     """Put `data` in the place of the file (0600), durably; the caller holds `turn(path.parent)`. Raises OSError."""
     new = path.with_name(path.name + ".new")

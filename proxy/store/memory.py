@@ -4,6 +4,7 @@ Rule: bounded in bytes, whatever the entries are. Used from one thread, the even
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 OVERHEAD = 256  # bytes an entry costs here besides its footprint: its key, its place in the order (measured: 74 to 228)
@@ -58,6 +59,17 @@ class MemoryTier(Generic[E]):
         found = self._entries.pop(key, None)
         if found is not None:
             self.bytes -= found[1]
+
+    def keys(self) -> list[bytes]:
+        return list(self._entries)
+
+    def discard_if(self, key: bytes, condition: Callable[[E], bool]) -> bool:
+        """Forget the key where its entry meets the condition, and say so. To be looked at is not to be used."""
+        found = self._entries.get(key)
+        if found is None or not condition(found[0]):
+            return False
+        self.discard(key)
+        return True
 
     def clear(self) -> None:
         """Forget everything. Not counted as evictions."""

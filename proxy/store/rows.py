@@ -6,13 +6,15 @@ file. Here a key and a value are bytes or they are an error, a value's file has 
 and what the table says about settings is not listened to.
 """
 
+import contextlib
 import os
 import re
 import sqlite3
 import stat
 import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import diskcache
 from diskcache.core import ENOVAL, METADATA, MODE_BINARY, MODE_RAW, UNKNOWN
@@ -38,6 +40,17 @@ _SETTINGS = diskcache.DEFAULT_SETTINGS | {
 
 # size, mode, filename, value: what a row holds of a value
 Columns = tuple[int, int, str | None, memoryview | None]
+
+
+class RowHead(NamedTuple):
+    """A row as it was when it was looked at: where, since when (put anew, it has another time), its key if that is
+    one, and the first bytes of its value; empty where they are not to be had.
+    """
+
+    number: int
+    stored: float
+    key: object
+    head: bytes
 
 
 class RowError(ValueError):
@@ -135,6 +148,47 @@ class RowCache(diskcache.Cache):  # type: ignore[misc]
         """The file that holds this key's value, expired or not."""
         rows = self._sql("SELECT filename FROM Cache WHERE key = ? AND raw = 1", (key,)).fetchall()
         return rows[0][0] if rows else None
+
+    def heads(self, after: int, count: int, size: int) -> list[RowHead]:
+        """At most `count` rows behind row number `after`, expired ones included, with `size` bytes of their values."""
+        chosen = "SELECT rowid, store_time, key, mode, filename FROM Cache WHERE rowid > ? ORDER BY rowid LIMIT ?"
+        self._sql("BEGIN")  # else a row may go between its key and its value
+        try:
+            rows = self._sql(chosen, (after, count)).fetchall()
+            heads = [
+                RowHead(number, stored, key, self._head(number, mode, filename, size))
+                for number, stored, key, mode, filename in rows
+            ]
+            self._sql("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._sql("ROLLBACK")
+            raise
+        return heads
+
+    def _head(self, number: int, mode: object, filename: object, size: int) -> bytes:
+        try:
+            if mode == MODE_BINARY and _is_ours(filename):
+                return read_value(Path(self._directory, str(filename)), size)
+            # A select would read the whole value to cut it.
+            with self._con.blobopen("Cache", "value", number, readonly=True) as value:
+                head: bytes = value.read(size)
+                return head
+        except (OSError, RowError, sqlite3.OperationalError):  # the last: a value that is not bytes
+            return b""
+
+    def remove(self, rows: Sequence[RowHead]) -> list[RowHead]:
+        """Remove these rows with their files, save those that were put anew; which ones were removed."""
+        removed: list[RowHead] = []
+        with self._transact() as (sql, cleanup):
+            for row in rows:
+                where = (row.number, row.stored)
+                found = sql("SELECT filename FROM Cache WHERE rowid = ? AND store_time = ?", where).fetchall()
+                for (filename,) in found:
+                    sql("DELETE FROM Cache WHERE rowid = ?", (row.number,))
+                    cleanup(filename)
+                    removed.append(row)
+        return removed
 
 
 def read_value(path: Path, limit: int = -1) -> bytes:

@@ -23,6 +23,7 @@ from proxy.store.writes import WriteQueue
 logger = logging.getLogger(__name__)
 
 _READERS = 2
+_SLICE = 500  # entries looked at in one go, a third of a millisecond
 _QUIET = 60.0  # seconds between two log lines of one kind
 
 E = TypeVar("E", bound=Sized)
@@ -133,13 +134,36 @@ class TieredStore(Generic[E]):
         if self._writes is not None:
             self._writes.forget()
 
-    async def clear(self) -> int:
-        """Remove everything; how many entries the disk held. Raises disk.FAILURES, with a part removed.
+    async def sweep(self, purged: Callable[[E], bool], row_purged: Callable[[bytes], bool]) -> tuple[int, bool]:
+        """Remove what is purged, told by the entry or by the first bytes of its blob.
 
-        A look-up that begins meanwhile may still find an old entry: entries carry the epoch they were begun in.
+        How many entries, and False where the disk failed, so that some may still lie there. The caller puts nothing
+        that is purged from now on; until this is over a `get` may find such entries.
         """
-        self.forget()
-        return 0 if self._writes is None else await self._writes.clear()
+        removed = set(await self._drop(purged))
+        succeeded = True
+        if self._writes is not None:
+            removed.update(self._writes.remove(purged))
+            try:
+                removed.update(await self._writes.sweep(row_purged))
+            except FAILURES as error:
+                succeeded = False
+                self._unwritten(error)
+            # Who looked before its row was gone puts into memory what was read.
+            if self._looking:
+                await asyncio.wait(list(self._looking.values()))
+            removed.update(await self._drop(purged))
+        return len(removed), succeeded
+
+    async def _drop(self, purged: Callable[[E], bool]) -> list[bytes]:
+        """From memory, of which there may be much: others have their turn now and then."""
+        removed: list[bytes] = []
+        for index, key in enumerate(self._memory.keys()):
+            if index % _SLICE == 0:
+                await asyncio.sleep(0)
+            if self._memory.discard_if(key, purged):
+                removed.append(key)
+        return removed
 
     async def close(self) -> None:
         """Write what is queued, then close the disk. Later puts and gets know memory only."""

@@ -91,15 +91,30 @@ class WriteQueue(Generic[E]):
             if write.entry is not None:
                 self._drop(key)
 
+    def remove(self, purged: Callable[[E], bool]) -> list[bytes]:
+        """Queue the removal of what waits and is purged. Not only dropped: an older answer must not come back."""
+        found = [key for key, write in self._queue.items() if write.entry is not None and purged(write.entry)]
+        for key in found:
+            self.delete(key)
+        return found
+
+    async def sweep(self, purged: Callable[[bytes], bool]) -> list[bytes]:
+        """Remove all blobs from the disk of whose first bytes `purged` is true; their keys. Raises FAILURES.
+
+        Behind the writes that are under way; between its small parts others have their turn.
+        """
+        removed: list[bytes] = []
+        upto: int | None = 0
+        while upto is not None:
+            part = await asyncio.get_running_loop().run_in_executor(self._thread, self._disk.sweep, purged, upto)
+            removed += part.keys
+            upto = part.upto
+        return removed
+
     async def settled(self, key: bytes | None = None) -> None:
         """Wait until this key, or everything, is on the disk or failed to be."""
         while self._writing is not None and (key is None or key in self._queue):
             await asyncio.wait({self._writing})
-
-    async def clear(self) -> int:
-        """Empty the disk: behind the write that is under way, before those of puts from now on. Raises FAILURES."""
-        self.forget()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._disk.clear)
 
     async def close(self, before: Callable[[], None]) -> None:
         """Finish what is queued, then, in the thread, call `before` and close the disk."""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pricing.cost import Usage
-from proxy.core.entry import MAGIC, Entry, Meta, Worth, make_entry, pack, unpack
+from proxy.core.entry import MAGIC, Entry, Meta, Worth, make_entry, meta_of, pack, unpack
 from proxy.core.recording import Kind
 from proxy.core.sse import DONE, Decoder, Event, encode
 
@@ -103,6 +103,58 @@ def test_an_entry_of_a_version_that_kept_no_usage_is_read_and_says_none() -> Non
     found = unpack(MAGIC + hashlib.sha256(payload).digest() + payload)
     assert found is not None
     assert (found.meta.usage, found.meta.service, found.body) == (None, None, b"body")
+
+
+def test_an_entry_of_a_version_that_knew_no_owner_says_none() -> None:
+    payload = msgspec.msgpack.encode([msgspec.structs.astuple(meta())[:11], b"body", [0.5]])
+    found = unpack(MAGIC + hashlib.sha256(payload).digest() + payload)
+    assert found is not None
+    assert found.meta.owner is None
+    again = unpack(pack(Entry(msgspec.structs.replace(meta(), owner=""), b"", ())))
+    assert again is not None
+    assert again.meta.owner == ""
+
+
+METAS = st.builds(
+    Meta,
+    key=st.binary(max_size=40),
+    kind=st.sampled_from(["json", "stream"]),
+    provider=st.text(max_size=40),
+    model=st.text(max_size=300),
+    ended=st.floats(0, 1e10),
+    ttl=st.floats(0, 1e10),
+    epoch=st.integers(0, 2**40),
+    usage_asked=st.booleans(),
+    has_usage=st.booleans(),
+    usage=st.none() | billed,
+    service=st.none() | st.text(max_size=10),
+    owner=st.none() | st.text(max_size=70),
+)
+
+
+@settings(deadline=None)
+@given(METAS, st.binary(max_size=50))
+def test_what_is_known_of_an_entry_is_read_from_its_first_bytes(said: Meta, body: bytes) -> None:
+    packed = pack(Entry(said, body, (0.5,)))
+    alone = 37 + len(msgspec.msgpack.encode(said))
+    for length in range(alone, len(packed) + 1):
+        assert meta_of(packed[:length]) == said
+    for length in range(alone):
+        assert meta_of(packed[:length]) is None
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=120))
+def test_of_other_bytes_nothing_is_known(blob: bytes) -> None:
+    assert meta_of(blob) is None
+    meta_of(MAGIC + b"d" * 32 + b"\x93" + blob)  # whatever it is, it is no error
+
+
+@pytest.mark.parametrize(
+    "value", [None, [], {"meta": 1}, [[b"k"], b"", []], [[1] * 70_000, b"", []], [{"a": "b" * 300}]]
+)
+def test_of_a_payload_of_another_shape_nothing_is_known(value: object) -> None:
+    assert meta_of(MAGIC + b"d" * 32 + msgspec.msgpack.encode(value)) is None
 
 
 def test_what_an_answer_is_worth_is_a_note_of_each_process_and_of_each_entry() -> None:

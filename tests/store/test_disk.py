@@ -4,7 +4,7 @@ import pickle
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,79 @@ def test_what_was_deleted_is_none_and_its_file_is_gone(tier: DiskTier, tmp_path:
     tier.delete(KEY)
     assert tier.get(KEY) is None
     assert files(tmp_path / "cache") == []
+
+
+def test_a_removal_says_whether_there_was_anything(tier: DiskTier) -> None:
+    tier.put(KEY, b"blob", 60)
+    assert [tier.delete(KEY), tier.delete(KEY)] == [True, False]
+
+
+def sweep(tier: DiskTier, purged: Callable[[bytes], bool]) -> tuple[list[bytes], int]:
+    """What all parts removed, and how many parts there were."""
+    removed: list[bytes] = []
+    upto: int | None = 0
+    parts = 0
+    while upto is not None:
+        part = tier.sweep(purged, upto)
+        removed, upto, parts = removed + part.keys, part.upto, parts + 1
+    return removed, parts
+
+
+def test_a_sweep_removes_what_it_is_told_in_parts_of_a_hundred_rows(tier: DiskTier, tmp_path: Path) -> None:
+    for number in range(250):
+        tier.put(b"%d" % number, b"keep" if number % 2 else b"drop", 60)
+    tier.put(b"large", b"drop" * MIN_FILE_SIZE, 60)
+    tier.put(b"expired", b"drop", 0.0)
+    removed, parts = sweep(tier, lambda start: start.startswith(b"drop"))
+    assert parts == 3
+    assert {b"large", b"expired"} < set(removed)
+    assert len(removed) == 127
+    assert tier.stats().entries == 125
+    assert [tier.get(b"2"), tier.get(b"3")] == [None, b"keep"]
+    assert files(tmp_path / "cache") == []
+    assert sweep(tier, lambda start: start.startswith(b"drop")) == ([], 2)
+
+
+def test_a_sweep_looks_at_the_first_bytes_of_blobs_only(tier: DiskTier) -> None:
+    seen: list[bytes] = []
+
+    def see(start: bytes) -> bool:
+        seen.append(start)
+        return False
+
+    blobs = [b"", b"short", b"a" * 100_000, b"b" * MIN_FILE_SIZE]
+    for number, blob in enumerate(blobs):
+        tier.put(b"%032d" % number, blob, 60)
+    assert sweep(tier, see) == ([], 1)
+    assert [start[:5] for start in seen] == [b"", b"short", b"aaaaa", b"bbbbb"]
+    assert all(len(start) <= 4096 for start in seen)
+    assert [tier.get(b"%032d" % number) for number in range(4)] == blobs
+
+
+def test_what_is_no_blob_of_ours_is_judged_as_an_empty_one(tier: DiskTier, tmp_path: Path) -> None:
+    plant(tmp_path / "cache", b"text", 1, MODE_TEXT, NAME, None)
+    plant(tmp_path / "cache", b"number", 1, MODE_RAW, None, 5)
+    plant(tmp_path / "cache", b"nothing", 1, MODE_RAW, None, None)
+    plant(tmp_path / "cache", b"gone", 1, MODE_BINARY, NAME, None)
+    tier.put(KEY, b"of another", 60)
+    reach(tmp_path / "cache", "UPDATE Cache SET key = ? WHERE key = ?", b"m" * 32, KEY)
+    tier.put(b"good", b"good", 60)
+    removed, _ = sweep(tier, lambda start: start == b"")
+    assert set(removed) == {b"text", b"number", b"nothing", b"gone", b"m" * 32}
+    assert tier.get(b"good") == b"good"
+    assert tier.stats().entries == 1
+
+
+def test_what_was_put_anew_since_it_was_looked_at_is_not_removed(tier: DiskTier) -> None:
+    tier.put(KEY, b"old", 60)
+    tier.put(b"other", b"old", 60)
+
+    def judge(start: bytes) -> bool:
+        tier.put(KEY, b"new", 60)
+        return start == b"old"
+
+    assert tier.sweep(judge).keys == [b"other"]
+    assert [tier.get(KEY), tier.get(b"other")] == [b"new", None]
 
 
 def test_clearing_counts_what_it_removed(tier: DiskTier, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.store.files import private_directory, replace, turn
+from proxy.store.files import private_directory, replace, turn, turn_if_free
 
 
 def test_a_new_directory_is_closed_to_others(tmp_path: Path) -> None:
@@ -47,3 +47,18 @@ def test_another_process_waits_for_its_turn(tmp_path: Path) -> None:
         (tmp_path / "done").write_bytes(b"")
     out, _ = process.communicate(timeout=10)
     assert out == "True\n"
+
+
+def test_a_turn_is_taken_if_it_is_free_and_not_waited_for(tmp_path: Path) -> None:
+    with turn_if_free(tmp_path) as first:
+        assert first
+        with turn_if_free(tmp_path) as second:
+            assert not second
+        with turn_if_free(tmp_path) as third:  # who did not get it has not given it back either
+            assert not third
+    with turn_if_free(tmp_path) as fourth:
+        assert fourth
+    with turn(tmp_path):
+        pass
+    with pytest.raises(OSError), turn_if_free(tmp_path / "absent"):
+        pass

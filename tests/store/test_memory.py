@@ -126,3 +126,17 @@ def test_the_bound_holds_and_the_order_is_that_of_a_plain_model(steps: list[tupl
             model.pop(key, None)
         assert tier.bytes == charge(*model.values()) <= limit
         assert len(tier) == len(model)
+
+
+def test_what_meets_a_condition_is_discarded_and_what_was_only_looked_at_is_not_used() -> None:
+    tier: MemoryTier[Thing] = MemoryTier(charge(Thing(100)) * 3)
+    for key in (b"a", b"b", b"c"):
+        tier.put(key, Thing(100))
+    assert tier.keys() == [b"a", b"b", b"c"]
+    assert not tier.discard_if(b"a", lambda thing: thing.footprint > 100)
+    assert not tier.discard_if(b"absent", lambda _: True)
+    assert tier.discard_if(b"b", lambda thing: thing.footprint == 100)
+    assert (tier.keys(), tier.bytes) == ([b"a", b"c"], charge(Thing(100)) * 2)
+    tier.put(b"d", Thing(100))
+    tier.put(b"e", Thing(100))
+    assert tier.keys() == [b"c", b"d", b"e"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.store.disk import ByteTier, DiskStats, DiskTier
+from proxy.store.disk import ByteTier, DiskStats, DiskTier, Swept
 from proxy.store.memory import MemoryTier
 from proxy.store.rows import MIN_FILE_SIZE
 from proxy.store.tiered import TieredStore
@@ -64,9 +64,16 @@ class FakeDisk:
         assert expire > 0
         self.kept[key] = blob
 
-    def delete(self, key: bytes) -> None:
+    def delete(self, key: bytes) -> bool:
         assert self.write_gate.wait(10)
-        self.kept.pop(key, None)
+        return self.kept.pop(key, None) is not None
+
+    def sweep(self, purged: Callable[[bytes], bool], after: int = 0) -> Swept:
+        assert self.write_gate.wait(10)
+        found = [key for key, blob in self.kept.items() if purged(blob)]
+        for key in found:
+            del self.kept[key]
+        return Swept(None if after else 1, found)
 
     def all_keys(self) -> list[bytes]:
         found = list(self.kept)
@@ -109,9 +116,13 @@ class FailingDisk(FakeDisk):
         self._operation()
         super().put(key, blob, expire)
 
-    def delete(self, key: bytes) -> None:
+    def delete(self, key: bytes) -> bool:
         self._operation()
-        super().delete(key)
+        return super().delete(key)
+
+    def sweep(self, purged: Callable[[bytes], bool], after: int = 0) -> Swept:
+        self._operation()
+        return super().sweep(purged, after)
 
     def all_keys(self) -> list[bytes]:
         self._operation()
@@ -366,17 +377,6 @@ async def test_forgetting_drops_memory_and_pending_writes_and_answers_those_who_
     stats = rig.store.stats()
     assert (stats.memory_entries, stats.queued_entries, stats.queued_bytes) == (0, 0, 0)
     await rig.store.close()
-
-
-async def test_clearing_empties_all_and_what_is_put_next_stays() -> None:
-    disk = FakeDisk()
-    disk.kept[KEY] = pack(Thing(b"a"))
-    rig = Rig(disk)
-    assert await rig.store.clear() == 1
-    assert await rig.store.get(KEY) is None
-    rig.store.put(KEY, Thing(b"b"), expire=60)
-    await rig.store.close()
-    assert disk.kept == {KEY: pack(Thing(b"b"))}
 
 
 async def test_reads_do_not_wait_behind_writes() -> None:
@@ -681,7 +681,6 @@ async def test_without_a_disk_it_is_memory() -> None:
     assert await rig.store.get(KEY) == Thing(b"a")
     assert await rig.store.delete(KEY)
     assert await rig.store.get(KEY) is None
-    assert await rig.store.clear() == 0
     assert rig.store.stats().disk is None
     await rig.store.close()
 
@@ -768,3 +767,88 @@ async def test_a_disk_that_hangs_is_a_miss_until_it_answers_again() -> None:
         await asyncio.sleep(0.001)
     assert await store.get(KEY) == Thing(b"old")
     await store.close()
+
+
+def is_old(thing: Thing) -> bool:
+    return thing.body.startswith(b"old")
+
+
+def blob_is_old(blob: bytes) -> bool:
+    return blob[32:].startswith(b"old")
+
+
+async def test_a_sweep_finds_what_is_purged_in_memory_in_the_queue_and_on_the_disk_and_counts_each_once() -> None:
+    disk = FakeDisk()
+    rig = Rig(disk)
+    disk.kept = {key_of(0): pack(Thing(b"old on the disk")), key_of(1): pack(Thing(b"new on the disk"))}
+    rig.store.put(key_of(2), Thing(b"old in both"), expire=60)
+    rig.store.put(key_of(3), Thing(b"new in both"), expire=60)
+    await rig.written()
+    disk.write_gate.clear()
+    rig.store.put(key_of(4), Thing(b"old, being written"), expire=60)
+    rig.store.put(key_of(5), Thing(b"old, waits"), expire=60)
+    sweeping = asyncio.create_task(rig.store.sweep(is_old, blob_is_old))
+    await asyncio.sleep(0)
+    disk.write_gate.set()
+    assert await sweeping == (4, True)
+    await rig.written()
+    assert set(disk.kept) == {key_of(1), key_of(3)}
+    found = [await rig.store.get(key_of(number)) for number in range(6)]
+    assert found == [None, Thing(b"new on the disk"), None, Thing(b"new in both"), None, None]
+    await rig.store.close()
+
+
+async def test_a_long_queue_is_not_written_behind_the_sweep() -> None:
+    disk = FakeDisk()
+    disk.write_gate.clear()
+    rig = Rig(disk)
+    for number in range(100):
+        rig.store.put(key_of(number), Thing(b"old %d" % number), expire=60)
+    sweeping = asyncio.create_task(rig.store.sweep(is_old, blob_is_old))
+    await asyncio.sleep(0)
+    disk.write_gate.set()
+    assert await sweeping == (100, True)
+    await rig.written()
+    assert disk.kept == {}
+    await rig.store.close()
+
+
+async def test_who_looked_before_the_sweep_leaves_nothing_in_memory_after_it() -> None:
+    disk = FakeDisk()
+    disk.kept[KEY] = pack(Thing(b"old"))
+    disk.read_gate.clear()
+    rig = Rig(disk)
+    looking = asyncio.create_task(rig.store.get(KEY))
+    await began(disk)  # it has read the row, which goes now
+    sweeping = asyncio.create_task(rig.store.sweep(is_old, blob_is_old))
+    while KEY in disk.kept:  # noqa: ASYNC110 - a thread's doing
+        await asyncio.sleep(0.001)
+    disk.read_gate.set()
+    assert await looking == Thing(b"old")  # judged by its epoch
+    assert await sweeping == (1, True)
+    assert await rig.store.get(KEY) is None
+    await rig.store.close()
+
+
+async def test_a_sweep_of_much_memory_lets_others_have_their_turn() -> None:
+    rig = Rig(None)
+    for number in range(1200):
+        rig.store.put(key_of(number), Thing(b"old"), expire=60)
+    sweeping = asyncio.create_task(rig.store.sweep(is_old, blob_is_old))
+    left = []
+    while not sweeping.done():
+        await asyncio.sleep(0)
+        left.append(rig.store.stats().memory_entries)
+    assert await sweeping == (1200, True)
+    assert {700, 200, 0} <= set(left)
+    await rig.store.close()
+
+
+async def test_a_disk_that_fails_in_a_sweep_is_told_and_memory_is_swept_all_the_same() -> None:
+    rig = Rig(FailingDisk(0, OSError(5, "Input/output error"), for_good=True))
+    rig.store.put(KEY, Thing(b"old"), expire=60)
+    rig.store.put(key_of(1), Thing(b"new"), expire=60)
+    assert await rig.store.sweep(is_old, blob_is_old) == (1, False)
+    assert rig.events["disk_write_failed"] >= 1
+    assert rig.store.stats().memory_entries == 1
+    await rig.store.close()

@@ -1,10 +1,11 @@
 import asyncio
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
-from proxy.store.disk import DiskStats
+from proxy.store.disk import DiskStats, Swept
 from proxy.store.writes import OVERHEAD, WriteQueue
 
 
@@ -46,9 +47,20 @@ class SlowDisk:
     def all_keys(self) -> list[bytes]:
         return []
 
-    def delete(self, key: bytes) -> None:
+    def delete(self, key: bytes) -> bool:
         self._operation("delete", key)
-        self.kept.pop(key, None)
+        return self.kept.pop(key, None) is not None
+
+    def sweep(self, purged: Callable[[bytes], bool], after: int = 0) -> Swept:
+        """One key at a time, in their order."""
+        keys = sorted(self.kept)[after : after + 1]
+        if not keys:
+            return Swept(None, [])
+        self._operation("sweep", keys[0])
+        found = [key for key in keys if purged(self.kept[key])]
+        for key in found:
+            del self.kept[key]
+        return Swept(after + 1 - len(found), found)
 
     def clear(self) -> int:
         self._operation("clear", b"")
@@ -207,19 +219,6 @@ async def test_forgetting_drops_entries_and_keeps_removals(disk: SlowDisk, queue
     assert disk.done == [("put", b"first"), ("delete", b"b")]
 
 
-async def test_clearing_comes_after_what_is_under_way_and_before_what_is_put_next(
-    disk: SlowDisk, queue: WriteQueue[Thing]
-) -> None:
-    queue.put(b"first", Thing(b"first"), 60)
-    await began(disk)
-    queue.put(b"dropped", Thing(b"dropped"), 60)
-    disk.run()
-    assert await queue.clear() == 1
-    queue.put(b"next", Thing(b"next"), 60)
-    await queue.settled()
-    assert disk.kept == {b"next": b"next"}
-
-
 async def test_closing_writes_what_is_queued_first(disk: SlowDisk, queue: WriteQueue[Thing]) -> None:
     for key in (b"a", b"b", b"c"):
         queue.put(key, Thing(key), 60)
@@ -227,3 +226,36 @@ async def test_closing_writes_what_is_queued_first(disk: SlowDisk, queue: WriteQ
     await queue.close(before=lambda: disk.done.append(("before", b"")))
     assert [name for name, _ in disk.done] == ["put", "put", "put", "before", "close"]
     assert len(disk.kept) == 3
+
+
+async def test_a_sweep_comes_after_what_is_under_way_and_lets_others_between_its_parts(
+    disk: SlowDisk, queue: WriteQueue[Thing]
+) -> None:
+    disk.kept = {b"x": b"old", b"y": b"old", b"z": b"new"}
+    queue.put(b"w", Thing(b"old"), 60)
+    await began(disk)
+    sweeping = asyncio.create_task(queue.sweep(lambda start: start == b"old"))
+    disk.step.release()
+    await began(disk)  # the first part
+    queue.put(b"a", Thing(b"new"), 60)
+    disk.run()
+    assert await sweeping == [b"w", b"x", b"y"]
+    await queue.settled()
+    assert disk.kept == {b"a": b"new", b"z": b"new"}
+    assert disk.done.index(("put", b"a")) < disk.done.index(("sweep", b"y"))
+
+
+async def test_a_purged_entry_that_waits_is_neither_written_nor_does_an_older_one_come_back(
+    disk: SlowDisk, queue: WriteQueue[Thing]
+) -> None:
+    disk.kept = {b"b": b"even older"}
+    queue.put(b"a", Thing(b"new"), 60)
+    await began(disk)
+    queue.put(b"b", Thing(b"old"), 60)
+    queue.put(b"c", Thing(b"new"), 60)
+    assert queue.remove(lambda thing: thing.name == b"old") == [b"b"]
+    assert queue.get(b"b") is None
+    assert b"b" in queue
+    disk.run()
+    await queue.settled()
+    assert disk.kept == {b"a": b"new", b"c": b"new"}
