@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pricing.table import own_rates
 from proxy.errors import StartupError
+from proxy.rights import check_limits, check_name, check_names, check_rights, check_variable
 from proxy.settings import LOOPBACK, Key, Model, Provider, Server, Settings
 
 # What a request to a provider says by itself, or must not say.
@@ -24,6 +25,9 @@ _OWN_PREFIXES = ("x-penstock-", "x-stainless-")
 _NEVER_IGNORED = frozenset("messages model prompt input tools functions n response_format".split())
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - to know them
 _PORTS = {"http": 80, "https": 443}
+IN_LEDGER = "keys in the ledger"
+_DAY = 86400
+_CENTURY = 36_525  # days
 
 
 def check(settings: Settings) -> None:
@@ -33,7 +37,6 @@ def check(settings: Settings) -> None:
     _check_models(settings)
     _check_routes(settings)
     _check_cache(settings)
-    _check_host(settings)
     _check_loops(settings)
     _check_headers(settings.server)
     _check_bounds(settings)
@@ -59,7 +62,7 @@ def _check_providers(settings: Settings) -> None:
 
 def _check_provider(path: str, provider: Provider, *, shared: bool) -> None:
     _check_address(f"{path}.base_url", provider.base_url)
-    _check_variable(f"{path}.api_key_env", provider.api_key_env)
+    check_variable(f"{path}.api_key_env", provider.api_key_env)
     auth = provider.effective_auth
     if auth == "key" and not provider.api_key_env:
         raise StartupError(f'{path}.api_key_env: auth = "key" needs the environment variable that holds the key.')
@@ -73,6 +76,7 @@ def _check_provider(path: str, provider: Provider, *, shared: bool) -> None:
     for name, most in {"max_retries": 10, "breaker_failures": 1000}.items():
         if not 0 <= getattr(provider, name) <= most:
             raise StartupError(f"{path}.{name}: must be from 0 to {most}.")
+    check_limits(f"{path}.", provider)
     _check_positive(path, provider, ("connect_timeout", "first_event_timeout", "idle_timeout", "total_timeout"))
 
 
@@ -86,46 +90,45 @@ def _check_address(path: str, url: str) -> None:
         raise StartupError(f"{path}: {url!r} is no address: {error}.") from None
 
 
-def _check_variable(path: str, name: str | None) -> None:
-    """A name of an environment variable; a secret that was put there by mistake is not repeated."""
-    if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise StartupError(f"{path}: must be the name of an environment variable that holds the key, not the key.")
-
-
 def _check_keys(settings: Settings) -> None:
     for index, key in enumerate(settings.keys):
-        _check_key(f"keys[{index}]", key)
+        path = f"keys[{index}]."
+        check_name(path, key.name)
+        _check_secret(path, key)
+        check_rights(path, key)
         if any(key.name == other.name for other in settings.keys[:index]):
-            raise StartupError(f"keys[{index}].name: there is another key named {key.name!r}.")
+            raise StartupError(f"{path}name: there is another key named {key.name!r}.")
+    if settings.keys and (why := unheeded(settings, "[[keys]]")):
+        raise StartupError(why)
+
+
+def unheeded(settings: Settings, keys: str) -> str:
+    """Why these keys of ours cannot be in force: clients show their own to a provider. Empty: they can."""
     for name, provider in settings.providers.items():
-        if settings.keys and provider.effective_auth == "client":
-            raise StartupError(
-                f"providers.{name}.auth: with [[keys]] clients show keys of this proxy, not the provider's; "
+        if provider.effective_auth == "client":
+            return (
+                f"providers.{name}.auth: with {keys} clients show keys of this proxy, not the provider's; "
                 f'name the provider\'s own key in api_key_env, or say auth = "none".'
             )
+    return ""
 
 
-def _check_key(path: str, key: Key) -> None:
-    _check_variable(f"{path}.key_env", key.key_env)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", key.name):
-        raise StartupError(f"{path}.name: {key.name!r}: up to 64 letters, digits, '.', '_' and '-'.")
+def _check_secret(path: str, key: Key) -> None:
+    check_variable(f"{path}key_env", key.key_env)
     if (key.key_env is None) == (key.key_sha256 is None):
         raise StartupError(
-            f"{path}: give either key_env, the environment variable that holds the key, or key_sha256, its digest."
+            f"{path[:-1]}: give either key_env, the environment variable that holds the key, or key_sha256, its digest."
         )
     if key.key_sha256 is not None and not re.fullmatch(r"[0-9A-Fa-f]{64}", key.key_sha256):
         raise StartupError(
-            f"{path}.key_sha256: must be 64 hexadecimal digits and no more: printf %s KEY | sha256sum | cut -c1-64"
+            f"{path}key_sha256: must be 64 hexadecimal digits and no more: printf %s KEY | sha256sum | cut -c1-64"
         )
-    for segment in key.passthrough:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", segment):
-            raise StartupError(f'{path}.passthrough: {segment!r} is no leading segment of a path, such as "files".')
 
 
 def _check_models(settings: Settings) -> None:
     tiers = settings.routing.tiers
-    _check_names("routing.tiers", tiers)
-    _check_names("models", settings.models)
+    check_names("routing.tiers", tiers)
+    check_names("models", settings.models)
     for name, model in settings.models.items():
         path = f"models.{name}"
         _check_tier(f"{path}.tier", model.tier, tiers)
@@ -137,6 +140,7 @@ def _check_model(path: str, model: Model) -> None:
         own_rates(model.price)
     except ValueError as error:
         raise StartupError(f"{path}.price: {error}.") from None
+    check_limits(f"{path}.", model)
     counts = {f"{path}.window": model.window, f"{path}.max_output": model.max_output}
     _check_least({where: count for where, count in counts.items() if count is not None}, 1, "at least 1 token")
     if both := [each for each in model.can if each in model.cannot]:
@@ -152,7 +156,7 @@ def _check_tier(path: str, tier: str | None, tiers: tuple[str, ...]) -> None:
 
 
 def _check_routes(settings: Settings) -> None:
-    _check_names("routes", settings.routes)
+    check_names("routes", settings.routes)
     for name, route in settings.routes.items():
         path = f"routes.{name}"
         if bool(route.models) == (route.min_tier is not None):
@@ -160,7 +164,7 @@ def _check_routes(settings: Settings) -> None:
                 f"{path}: give either models, the names of those that may answer, or min_tier, for all of [models] "
                 f"from that tier up."
             )
-        _check_names(f"{path}.models", route.models)
+        check_names(f"{path}.models", route.models)
         _check_tier(f"{path}.min_tier", route.min_tier, settings.routing.tiers)
         models = settings.route_models(name)
         if not models:
@@ -185,30 +189,27 @@ def _check_payer(path: str, models: Iterable[str], settings: Settings) -> None:
             )
 
 
-def _check_names(path: str, names: Iterable[str]) -> None:
-    seen = set[str]()
-    for name in names:
-        if not name.strip():
-            raise StartupError(f"{path}: an empty name stands there.")
-        if name in seen:
-            raise StartupError(f"{path}: {name!r} stands there twice.")
-        seen.add(name)
-
-
 def _check_cache(settings: Settings) -> None:
     for name in settings.cache.ignore:
         if not name or name in _NEVER_IGNORED:
             raise StartupError(f"cache.ignore: {name!r} cannot be ignored: other requests would get its answer.")
 
 
-def _check_host(settings: Settings) -> None:
-    if settings.server.loopback or settings.keys:
+def check_host(settings: Settings, has_keys: bool) -> None:
+    """May these settings be served where they say? `has_keys`: the ledger holds some, in force or not.
+
+    Raises StartupError.
+    """
+    if has_keys and (why := unheeded(settings, IN_LEDGER)):
+        raise StartupError(why)
+    if settings.server.loopback or settings.keys or has_keys:
         return
     for name, provider in settings.providers.items():
         if provider.effective_auth != "client":
             raise StartupError(
                 f"server.host: {settings.server.host} is public, and providers.{name} pays for whoever reaches it. "
-                f'Use host = "127.0.0.1", declare [[keys]], or say auth = "client" for each provider.'
+                f'Use host = "127.0.0.1", declare [[keys]], make one with `penstock keys create`, or say '
+                f'auth = "client" for each provider.'
             )
 
 
@@ -226,6 +227,8 @@ def _check_loops(settings: Settings) -> None:
 
 
 def _check_headers(server: Server) -> None:
+    for name in ("admin_key_env", "metrics_key_env"):
+        check_variable(f"server.{name}", getattr(server, name))
     for name in server.forward_headers:
         own = name.lower() in _OWN_HEADERS or name.lower().startswith(_OWN_PREFIXES)
         if own or not re.fullmatch(r"[A-Za-z0-9-]+", name):
@@ -247,6 +250,8 @@ def _check_bounds(settings: Settings) -> None:
     counts = ("max_headers", "max_connections", "max_flights", "max_readers")
     _check_least({f"server.{name}": getattr(server, name) for name in counts}, 1, "at least 1")
     _check_positive("server", server, ("head_timeout", "body_timeout", "send_timeout"))
+    if not _DAY <= settings.ledger.retention <= _CENTURY * _DAY:
+        raise StartupError(f"ledger.retention: must be from 1d to {_CENTURY}d.")
 
 
 def _check_least(values: dict[str, int], least: int, words: str) -> None:

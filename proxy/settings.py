@@ -4,6 +4,7 @@ Sizes are bytes, times seconds. Secrets are named by environment variable, never
 """
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pricing.models import Capability
+from proxy.core.access import UNLIMITED, Allowance, Grant, Limits, Period
 from proxy.core.policy import Sampled
 
 Auth = Literal["client", "key", "none"]
@@ -24,6 +26,14 @@ class Size(int):
 
 class Seconds(float):
     """Seconds."""
+
+
+class Moment(float):
+    """Seconds since the epoch."""
+
+
+class Usd(Decimal):
+    """US dollars, exactly as they were written."""
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -47,6 +57,8 @@ class Server(_Strict, frozen=True):
     cors_origins: tuple[str, ...] = ()
     forward_headers: tuple[str, ...] = ("OpenAI-Beta",)
     cost_comment: bool = False
+    admin_key_env: str | None = None
+    metrics_key_env: str | None = None
 
     @property
     def loopback(self) -> bool:
@@ -72,7 +84,27 @@ class Cache(_Strict, frozen=True):
     stale_if_error: Seconds = Seconds(0)
 
 
-class Provider(_Strict, frozen=True):
+class Ledger(_Strict, frozen=True):
+    """`retention`: what is older is deleted."""
+
+    retention: Seconds = Seconds(400 * 86400)
+
+
+class _Limited(_Strict, frozen=True, kw_only=True):
+    """What may be used in any 60 seconds, and at once."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrent: int | None = None
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.requests_per_minute, self.tokens_per_minute, self.max_concurrent)
+
+
+class Provider(_Limited, frozen=True, kw_only=True):
+    """`queue_timeout`: how long a call may wait for its turn at these limits."""
+
     base_url: str
     auth: Auth | None = None
     api_key_env: str | None = None
@@ -84,6 +116,7 @@ class Provider(_Strict, frozen=True):
     usage: Literal["ask", "never"] = "ask"
     max_retries: int = 2
     breaker_failures: int = 5
+    queue_timeout: Seconds = Seconds(60)
 
     @property
     def effective_auth(self) -> Auth:
@@ -91,10 +124,10 @@ class Provider(_Strict, frozen=True):
         return self.auth or ("key" if self.api_key_env else "client")
 
 
-class Model(_Strict, frozen=True):
+class Model(_Limited, frozen=True, kw_only=True):
     """`price`: USD per million tokens, by kind (pricing/README.md), as decimal numbers in quotes. It, `window` and
     `max_output` (tokens) replace the catalogue's, and so do `can` and `cannot` for the capabilities that they name.
-    `verbosity`: how many tokens it writes where another writes one.
+    `verbosity`: how many tokens it writes where another writes one. Limits: of this model at its provider.
     """
 
     provider: str | None = None
@@ -125,19 +158,58 @@ class Route(_Strict, frozen=True):
     sampled: Sampled | None = None
 
 
-class Key(_Strict, frozen=True):
-    """A key that clients show to this proxy. `passthrough`: leading segments of paths that it may pass through."""
+class Budget(_Strict, frozen=True):
+    usd: Usd
+    per: Period
+
+
+class Rights(_Limited, frozen=True, kw_only=True):
+    """What a key may do. `models`: names of models and routes, or of many with a "*" at their end. `passthrough`:
+    leading segments of paths that it may pass through. `expires`: from then on it is refused.
+    """
+
+    models: tuple[str, ...] = ("*",)
+    passthrough: tuple[str, ...] = ()
+    budget: Budget | None = None
+    expires: Moment | None = None
+
+    def granted(self, name: str, key_id: str) -> Grant:
+        """These rights as those of one key."""
+        return Grant(
+            name=name,
+            id=key_id,
+            models=self.models,
+            passthrough=frozenset(segment.encode() for segment in self.passthrough),
+            limits=self.limits,
+            budget=None if self.budget is None else Allowance(Decimal(self.budget.usd), self.budget.per),
+            expires=None if self.expires is None else float(self.expires),
+        )
+
+
+class NewKey(Rights, frozen=True, kw_only=True):
+    """A key that is to be made and kept in the ledger."""
+
+    name: str
+
+
+class Key(Rights, frozen=True, kw_only=True):
+    """A key that clients show to this proxy."""
 
     name: str
     key_env: str | None = None
     key_sha256: str | None = None
-    passthrough: tuple[str, ...] = ()
+
+    @property
+    def grant(self) -> Grant:
+        """What it may do. Its name is what it owns its answers and spendings by."""
+        return self.granted(self.name, self.name)
 
 
 class Settings(_Strict, frozen=True):
     server: Server = Server()
     data: Data = Data()
     cache: Cache = Cache()
+    ledger: Ledger = Ledger()
     providers: dict[str, Provider] = {}
     models: dict[str, Model] = {}
     routing: Routing = Routing()
@@ -171,7 +243,12 @@ class Settings(_Strict, frozen=True):
 
     def doubts(self) -> list[str]:
         """What is allowed and most likely a mistake."""
-        return [*self._doubted_addresses(), *self._doubted_routes()]
+        return [
+            *self._doubted_addresses(),
+            *self._doubted_limits(),
+            *self._doubted_routes(),
+            *self._doubted_keys(),
+        ]
 
     def _doubted_addresses(self) -> Iterator[str]:
         for name, provider in self.providers.items():
@@ -182,6 +259,13 @@ class Settings(_Strict, frozen=True):
             elif not path:
                 yield f"{where} has no path; most providers' ends in /v1."
 
+    def _doubted_limits(self) -> Iterator[str]:
+        first: dict[tuple[str, str], str] = {}
+        for name, model in self.models.items():
+            other = first.setdefault((self.provider_of(name), model.upstream or name), name)
+            if other != name and UNLIMITED not in (model.limits, self.models[other].limits):
+                yield f"models.{name}: it is the same model as models.{other}, and each name has limits of its own."
+
     def _doubted_routes(self) -> Iterator[str]:
         known = {*self.models, *(model for route in self.routes.values() for model in route.models)}
         for name in self.routes:
@@ -190,3 +274,17 @@ class Settings(_Strict, frozen=True):
                 yield f"routes.{name}: {models[0]} is its only model; there is nothing to choose."
             if name in known and name not in models:
                 yield f"routes.{name}: it has the name of a model and does not list it; list it, or rename the route."
+
+    def _doubted_keys(self) -> Iterator[str]:
+        for index, key in enumerate(self.keys):
+            for name in self.unlisted(key.models):
+                yield f"keys[{index}].models: {self.unlisted_words(name)}"
+
+    def unlisted(self, models: tuple[str, ...]) -> list[str]:
+        """Those of a key's `models` that mean no model or route of these settings."""
+        known = {*self.models, *self.routes, *(model for name in self.routes for model in self.route_models(name))}
+        listed = [wanted for wanted in models if any(Grant("", models=(wanted,)).may_call(name) for name in known)]
+        return [wanted for wanted in models if wanted not in ("*", *listed)]
+
+    def unlisted_words(self, model: str) -> str:
+        return f"{model!r} is no model or route of these settings; it goes to {self.default_provider}."

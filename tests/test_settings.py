@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,8 +11,10 @@ import pytest
 
 from pricing.models import Capability
 from pricing.table import Table as Prices
+from proxy.checks import check_host
+from proxy.core.access import UNLIMITED, Allowance, Grant, Limits
 from proxy.errors import StartupError
-from proxy.reading import load_settings, read_settings
+from proxy.reading import load_settings, read_new_key, read_settings, read_since
 from proxy.settings import Key, Model, Provider, Route, Seconds, Settings, Size
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "penstock.example.toml"
@@ -31,6 +34,9 @@ def refused(table: Table | None = None, *, provider: Table | None = None) -> str
     with pytest.raises(StartupError) as caught:
         read(table, provider=provider)
     return str(caught.value)
+
+
+NO_LIMITS = {"requests_per_minute": None, "tokens_per_minute": None, "max_concurrent": None}
 
 
 def plain(value: object) -> object:
@@ -58,6 +64,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
             "cors_origins": (),
             "forward_headers": ("OpenAI-Beta",),
             "cost_comment": False,
+            "admin_key_env": None,
+            "metrics_key_env": None,
         },
         "data": {"directory": ".penstock"},
         "cache": {
@@ -74,6 +82,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
             "on_abandon": "cancel",
             "stale_if_error": 0.0,
         },
+        "ledger": {"retention": 400 * 86400.0},
         "providers": {
             "p": {
                 "base_url": URL,
@@ -87,6 +96,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
                 "usage": "ask",
                 "max_retries": 2,
                 "breaker_failures": 5,
+                "queue_timeout": 60.0,
+                **NO_LIMITS,
             }
         },
         "models": {},
@@ -110,6 +121,7 @@ def test_a_model_and_a_route_say_little_by_default() -> None:
         "can": (),
         "cannot": (),
         "verbosity": 1.0,
+        **NO_LIMITS,
     }
     assert msgspec.to_builtins(settings.routes["r"]) == {
         "models": ("m", "n"),
@@ -339,17 +351,35 @@ def test_a_provider_that_is_named_must_be_there() -> None:
     assert read({"models": {"m": {"provider": "p"}, "n": {}}}).models["m"].provider == "p"
 
 
+def unserved(settings: Settings, *, has_keys: bool = False) -> str:
+    """Why these settings may not be served where they say."""
+    with pytest.raises(StartupError) as caught:
+        check_host(settings, has_keys)
+    return str(caught.value)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])  # noqa: S104 - refused
 def test_a_public_host_is_refused_while_somebody_else_would_pay(host: str) -> None:
     server = {"server": {"host": host}}
     for provider in ({"api_key_env": "KEY"}, {"auth": "none"}):
-        assert refused(server, provider=provider).startswith("file: server.host: ")
-    assert not read(server).server.loopback  # each client pays for itself
+        public = read(server, provider=provider)
+        assert unserved(public).startswith(f"server.host: {host} is public, and providers.p pays")
+        check_host(public, has_keys=True)
+    assert not read(server).server.loopback
+    check_host(read(server), has_keys=False)  # each client pays for itself
+
+
+def test_keys_in_the_ledger_are_not_in_force_beside_those_that_clients_show_to_a_provider() -> None:
+    said = unserved(read(), has_keys=True)
+    assert said.startswith("providers.p.auth: with keys in the ledger clients show keys of this proxy")
+    check_host(read(provider={"auth": "none"}), has_keys=True)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_on_loopback_the_operators_key_may_be_used(host: str) -> None:
-    assert read({"server": {"host": host}}, provider={"api_key_env": "KEY"}).server.loopback
+    settings = read({"server": {"host": host}}, provider={"api_key_env": "KEY"})
+    assert settings.server.loopback
+    check_host(settings, has_keys=False)
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
@@ -474,7 +504,13 @@ DIGEST = "ab" * 32
         ([{"name": "a", "key_env": "A"}] * 2, "keys[1].name: there is another key named 'a'"),
         ([{"name": "a", "key_env": "A", "passthrough": ["files/x"]}], "keys[0].passthrough: 'files/x'"),
         ([{"name": "a", "key_env": "A", "passthrough": [".."]}], "keys[0].passthrough: '..'"),
-        ([{"name": "a", "key_env": "A", "budget": {}}], "keys[0].budget: there is no such setting."),
+        ([{"name": "a", "key_env": "A", "buget": {}}], "keys[0].buget: there is no such setting."),
+        ([{"name": "pk_a", "key_env": "A"}], "keys[0].name: 'pk_a': what begins with 'pk_' is an id"),
+        ([{"name": "a", "key_env": "A", "models": []}], "keys[0].models: none is named"),
+        ([{"name": "a", "key_env": "A", "models": ["a*b"]}], "keys[0].models: 'a*b': a \"*\" may only"),
+        ([{"name": "a", "key_env": "A", "models": ["**"]}], "keys[0].models: '**': a \"*\" may only"),
+        ([{"name": "a", "key_env": "A", "models": ["m", "m"]}], "keys[0].models: 'm' stands there twice."),
+        ([{"name": "a", "key_env": "A", "models": [" "]}], "keys[0].models: an empty name stands there."),
         ([{"name": 1}], "keys[0].name: Expected `str`, got `int`"),
     ],
 )
@@ -503,9 +539,9 @@ def test_with_keys_of_ours_no_client_pays_a_provider_with_its_own() -> None:
 
 def test_a_public_host_may_pay_for_those_who_have_a_key() -> None:
     public: Table = {"server": {"host": "192.0.2.1"}}
-    assert "declare [[keys]]" in refused(public, provider={"api_key_env": "P"})
+    assert "declare [[keys]]" in unserved(read(public, provider={"api_key_env": "P"}))
     keyed = public | {"keys": [{"name": "a", "key_sha256": DIGEST}]}
-    assert read(keyed, provider={"api_key_env": "P"}).keys[0].key_sha256 == DIGEST
+    check_host(read(keyed, provider={"api_key_env": "P"}), has_keys=False)
 
 
 @pytest.mark.parametrize("name", ["max_headers", "max_connections", "max_flights", "max_readers"])
@@ -526,6 +562,179 @@ def test_hardly_any_room_is_refused(name: str) -> None:
 def test_more_must_fit_in_than_one_body() -> None:
     said = refused({"server": {"max_buffered": "1MiB"}})
     assert said == "file: server.max_buffered: must be at least server.max_body, or no such body could come in."
+
+
+LIMITS = ["requests_per_minute", "tokens_per_minute", "max_concurrent"]
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("where", ["providers.p", "models.m", "keys[0]"])
+def test_a_limit_is_1_or_more_wherever_it_stands(where: str, name: str) -> None:
+    def table(count: int) -> Table:
+        key = {"name": "a", "key_sha256": DIGEST} | ({name: count} if where == "keys[0]" else {})
+        provider = {"base_url": URL, "auth": "none"} | ({name: count} if where == "providers.p" else {})
+        model = {name: count} if where == "models.m" else {}
+        return {"keys": [key], "providers": {"p": provider}, "models": {"m": model}}
+
+    for count in (0, 10**13):
+        assert refused(table(count)).startswith(f"file: {where}.{name}: must be from 1 to 1000000000000; leave it out")
+    settings = read(table(1))
+    found = {"providers.p": settings.providers["p"], "models.m": settings.models["m"], "keys[0]": settings.keys[0]}
+    assert found.pop(where).limits == Limits(**{name: 1})
+    assert {each.limits for each in found.values()} == {UNLIMITED}
+
+
+def test_limits_under_two_names_of_one_model_are_doubted() -> None:
+    models: Table = {"m": {"max_concurrent": 2}, "also": {"upstream": "m"}, "other": {"max_concurrent": 2}}
+    assert read({"models": models}).doubts() == []
+    models["also"]["max_concurrent"] = 2
+    assert read({"models": models}).doubts() == [
+        "models.also: it is the same model as models.m, and each name has limits of its own."
+    ]
+
+
+@pytest.mark.parametrize(("said", "good"), [("0s", False), ("23h", False), ("1d", True), ("36525d", True)])
+def test_the_ledger_keeps_a_day_at_least_and_a_century_at_most(said: str, good: bool) -> None:
+    if good:
+        assert read({"ledger": {"retention": said}}).ledger.retention >= 86400
+    else:
+        assert refused({"ledger": {"retention": said}}) == "file: ledger.retention: must be from 1d to 36525d."
+    assert "ledger.retention" in refused({"ledger": {"retention": "36526d"}})
+
+
+def test_the_key_in_the_place_of_the_admins_variable_is_not_repeated() -> None:
+    for name in ("admin_key_env", "metrics_key_env"):
+        said = refused({"server": {name: "sk-admin"}})
+        assert said.startswith(f"file: server.{name}: must be the name of an environment variable")
+        assert "sk-admin" not in said
+
+
+def key_of(**members: Any) -> Key:
+    return read({"keys": [{"name": "a", "key_env": "A", **members}]}, provider={"auth": "none"}).keys[0]
+
+
+def test_a_key_says_what_it_is_granted() -> None:
+    assert key_of().grant == Grant("a", "a")
+    budget = {"usd": "0.10", "per": "week"}
+    key = key_of(models=["m", "gpt-*"], tokens_per_minute=5, budget=budget, expires="1970-01-01T01:00:00+01:00")
+    assert key.grant == Grant(
+        "a", "a", ("m", "gpt-*"), frozenset(), Limits(tokens_per_minute=5), Allowance(Decimal("0.10"), "week"), 0.0
+    )
+    assert type(key.grant.budget and key.grant.budget.usd) is Decimal
+    assert key_of(passthrough=["files"]).grant.passthrough == {b"files"}
+
+
+@pytest.mark.parametrize(
+    ("said", "usd"), [("50", "50"), (50, "50"), (0.1, "0.1"), ("0.000001", "0.000001"), (2.50, "2.5")]
+)
+def test_a_budget_is_exactly_what_was_written(said: object, usd: str) -> None:
+    budget = key_of(budget={"usd": said, "per": "day"}).budget
+    assert budget is not None
+    assert str(budget.usd) == usd
+
+
+@pytest.mark.parametrize(
+    "usd", ["", "-1", "1e3", " 5", "1_0", "٣", "NaN", "Infinity", "0.0000001", 1e22, 1e-7, -1, True, None, [], "$5"]
+)
+def test_what_is_no_amount_is_refused(usd: object) -> None:
+    said = refused({"keys": [{"name": "a", "key_env": "A", "budget": {"usd": usd, "per": "day"}}]})
+    assert said == f'file: keys[0].budget.usd: Expected USD, such as "50" or "0.25", got {usd!r}'
+
+
+def test_a_budget_of_nothing_and_one_beside_a_passthrough_are_refused() -> None:
+    key: Table = {"name": "a", "key_env": "A", "budget": {"usd": "0", "per": "day"}}
+    assert refused({"keys": [key]}).startswith("file: keys[0].budget.usd: must be more than 0")
+    key["budget"]["usd"] = "1"
+    assert refused({"keys": [key | {"passthrough": ["files"]}]}).startswith("file: keys[0].passthrough: what passes")
+
+
+@pytest.mark.parametrize(
+    ("said", "until"),
+    [
+        ("1970-01-01", 86400.0),  # all of that day
+        ("'1970-01-01'", 86400.0),
+        ("1970-01-01T00:00:01Z", 1.0),
+        ("1970-01-01 01:00:00+01:00", 0.0),
+        ("'1970-01-01T00:00:00.5+00:00'", 0.5),
+        ("9999-12-31", 253402300799.0),  # the last moment that there is
+    ],
+)
+def test_a_key_expires_after_a_day_or_at_a_moment(said: str, until: float) -> None:
+    assert key_of(**tomllib.loads(f"expires = {said}")).grant.expires == until
+
+
+@pytest.mark.parametrize("said", ["1970-01-01T00:00:00", "12:00:00", "'30d'", "5", "true", "'1970-W01-1'", "[]"])
+def test_what_is_no_moment_is_refused(said: str) -> None:
+    key = {"name": "a", "key_env": "A", **tomllib.loads(f"expires = {said}")}
+    assert refused({"keys": [key]}).startswith("file: keys[0].expires: Expected a day, such as 2027-01-31, or a time")
+
+
+def test_a_key_for_what_the_settings_do_not_name_is_doubted() -> None:
+    keys = [{"name": "a", "key_env": "A", "models": ["*", "m", "r", "rou*", "gpt-*", "gpt-5", "nope", "no*"]}]
+    settings = read(
+        {
+            "keys": keys,
+            "models": {"m": {}},
+            "routes": {"r": {"models": ["gpt-4", "m"]}, "route": {"models": ["a", "b"]}},
+        },
+        provider={"auth": "none"},
+    )
+    doubts = [each.partition(" is no")[0] for each in settings.doubts()]
+    assert doubts == ["keys[0].models: 'gpt-5'", "keys[0].models: 'nope'", "keys[0].models: 'no*'"]
+
+
+def test_a_new_key_is_read_in_the_same_words() -> None:
+    table = {"name": "b", "models": ["m"], "max_concurrent": 2, "budget": {"usd": 5, "per": "total"}, "expires": "30d"}
+    key = read_new_key(table, now=1000.0)
+    assert key.granted(key.name, "pk_1") == Grant(
+        "b", "pk_1", ("m",), limits=Limits(max_concurrent=2), budget=Allowance(Decimal(5), "total"),
+        expires=1000.0 + 30 * 86400,
+    )  # fmt: skip
+    assert read_new_key({"name": "b"}, now=0.0).granted("b", "pk_1") == Grant("b", "pk_1")
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({}, "Object missing required field `name`"),
+        ({"name": "b", "key_env": "B"}, "key_env: there is no such setting."),
+        ({"name": "pk_b"}, "name: 'pk_b': what begins with"),
+        ({"name": "b", "models": "m"}, "models: Expected `array`, got `str`"),
+        ({"name": "b", "max_concurrent": 0}, "max_concurrent: must be from 1"),
+        ({"name": "b", "budget": {"usd": "5", "per": "year"}}, "budget.per: must be one of: day, week, month, total"),
+        ({"name": "b", "budget": {"usd": "x", "per": "day"}}, "budget.usd: Expected USD"),
+        ({"name": "b", "expires": "1970-01-01"}, "expires: it has passed already."),
+        ({"name": "b", "expires": "0s"}, "expires: it has passed already."),
+        ({"name": "b", "expires": "99999999999d"}, "expires: must be from 1970 to 9999"),
+        ({"name": "b", "expires": "5y"}, "expires: Expected a day, such as 2027-01-31"),
+    ],
+)
+def test_a_new_key_that_makes_no_sense_is_told_why(table: Table, said: str) -> None:
+    with pytest.raises(StartupError) as caught:
+        read_new_key(table, now=90_000.0)
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("said", "since"),
+    [
+        ("7d", 1_000_000.0 - 7 * 86400),
+        ("90s", 999_910.0),
+        ("9999d", 0.0),
+        ("1970-01-02", 86400.0),  # from its beginning on
+        ("1970-01-02T00:00:01Z", 86401.0),
+        ("1970-01-02 01:00:00+01:00", 86400.0),
+    ],
+)
+def test_a_moment_in_the_past_is_so_long_ago_or_a_day(said: str, since: float) -> None:
+    assert read_since(said, now=1_000_000.0) == since
+
+
+@pytest.mark.parametrize("said", ["", "7", "yesterday", "7w", "2026-13-01", "1970-01-02T00:00:00", "-7d"])
+def test_what_is_no_moment_in_the_past_is_refused(said: str) -> None:
+    with pytest.raises(StartupError) as caught:
+        read_since(said, now=0.0)
+    assert str(caught.value) == f"since: Expected a time, such as 12h or 7d, or a day, such as 2026-11-01, got {said!r}"
 
 
 @pytest.mark.parametrize("where", ["key", "provider"])
@@ -564,12 +773,31 @@ def test_the_example_shows_the_defaults_where_it_comments_a_setting_out() -> Non
 
 
 def test_the_routes_that_the_example_comments_out_are_good_ones() -> None:
-    text = re.sub(r"(?m)^# (\[routes\.|  (?:models|min_tier) = )", r"\1", EXAMPLE.read_text())
+    text = EXAMPLE.read_text().partition("# Keys that clients show")[0]
+    text = re.sub(r"(?m)^# (\[routes\.|  (?:models|min_tier) = )", r"\1", text)
     settings = read_settings(tomllib.loads(text), source="example")
     assert settings.route_models("economy") == tuple(settings.models)
     assert settings.route_models("good") == ("gpt-4.1", "claude-sonnet-4.5", "gemini-2.5-flash")
     assert settings.route_models("gpt-4o") == ("gpt-4o", "deepseek-v3.2")
     assert settings.doubts() == []
+
+
+def test_the_key_that_the_example_comments_out_is_a_good_one() -> None:
+    text = EXAMPLE.read_text()
+    shown = re.sub(r"(?m)^# (\[\[keys\]\]|  (?!key_sha256|passthrough)\w+ = )", r"\1", text[text.index("# [[keys]]") :])
+    (key,) = read_settings(tomllib.loads(text + shown), source="example").keys
+    assert key.grant == Grant(
+        "team-a", "team-a", limits=Limits(60, 120_000, 10), budget=Allowance(Decimal(50), "month"), expires=1801440000.0
+    )  # fmt: skip
+
+
+def test_the_limits_that_the_example_shows_are_good_ones() -> None:
+    text = EXAMPLE.read_text().partition("# Keys that clients show")[0]
+    shown = re.sub(r"(?m)^# ((?:  (?:requests_per|tokens_per|max_conc)|queue)\w+ = )", r"\1", text)
+    settings = read_settings(tomllib.loads(shown), source="example")
+    limits = Limits(500, 1_000_000, 100)
+    assert [each.limits for each in settings.providers.values()] == [limits]
+    assert [name for name, model in settings.models.items() if model.limits == limits] == ["gpt-4.1"]
 
 
 def test_the_example_is_a_reseller_of_four_models_at_flat_prices() -> None:
@@ -676,6 +904,10 @@ def test_a_key_that_would_never_be_sent_is_refused() -> None:
         (
             {"models": {"gpt-4.1": {"cannot": ["fly"]}}},
             f"models.gpt-4.1.cannot[0]: must be one of: {', '.join(get_args(Capability))}",
+        ),
+        (
+            {"keys": [{"name": "a", "key_env": "A", "budget": {"usd": "1", "per": "year"}}]},
+            "keys[0].budget.per: must be one of: day, week, month, total",
         ),
     ],
 )

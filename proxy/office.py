@@ -1,0 +1,69 @@
+"""What administrators work with, put together out of the parts of a running proxy."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from proxy.core.access import Grant
+from proxy.core.budget import Purses
+from proxy.endpoints.admin import Balance, Office, Purge, UnderWay
+from proxy.errors import StartupError
+from proxy.flights import Flight, Flights
+from proxy.interfaces import Clock
+from proxy.keyring import Keyring
+from proxy.ledger.figures import By, Figures, summary
+from proxy.reading import read_since
+
+
+def office_of(
+    keyring: Keyring, purses: Purses, flights: Flights, clock: Clock, *, directory: Path, purge: Purge
+) -> Office:
+    """`directory`: in which the ledger is."""
+
+    def balance(grant: Grant) -> Balance | None:
+        now = clock.wall()
+        purse = purses.of(grant, now)
+        return None if purse is None else Balance(purse.spent, purse.reserved, purse.left(now))
+
+    def under_way() -> Iterator[UnderWay]:
+        now = asyncio.get_running_loop().time()
+        return (_told(flight, now) for flight in flights)
+
+    def spend(since: str, by: str) -> object:
+        return _spent(directory, keyring.names, read_since(since, now=clock.wall()), by)
+
+    return Office(keyring, balance, spend, under_way, purge)
+
+
+def _spent(directory: Path, names: Mapping[str, str], since: float, by: str) -> list[dict[str, Any]]:
+    """In the words of `penstock report --format json`. Raises StartupError, OSError."""
+    if by not in get_args(By):
+        raise StartupError(f"by: must be one of: {', '.join(get_args(By))}")
+    found = summary(directory, cast("By", by), since)
+    groups = {} if found is None else found.groups
+    named = {group: {"name": names.get(group, "")} if by == "key" else {} for group in groups}
+    return [{by: group, **named[group], **_members(figures)} for group, figures in groups.items()]
+
+
+def _members(figures: Figures) -> dict[str, Any]:
+    from proxy.report import MEMBERS  # noqa: PLC0415 - a proxy starts without what prints tables
+
+    values = {name: getattr(figures, attribute) for name, attribute in MEMBERS.items()}
+    return {name: f"{value.normalize():f}" if isinstance(value, Decimal) else value for name, value in values.items()}
+
+
+def _told(flight: Flight, now: float) -> UnderWay:
+    served = flight.served
+    return UnderWay(
+        endpoint=flight.asker.endpoint,
+        key=flight.asker.grant.id,
+        asked=flight.asked,
+        provider=None if served is None else served.target.provider,
+        model=None if served is None else served.name,
+        age=now - flight.began,
+        readers=len(flight.readers),
+        bytes=flight.recording.size,
+        waits=flight.waits,
+    )
