@@ -3,6 +3,7 @@
 decision  the ranking of a 4 KB request among four models  beside the count of its tokens by tiktoken alone
           and of a conversation that goes on              beside the same conversation seen for the first time
 hits      one 100-chunk stream, answered from the cache    beside a bare Starlette handler (parse, hash, constant)
+          and with a key, limits, a budget, the ledger     beside the same
 streams   200 and 400 at once, 50 chunks each, 20 ms apart beside the same streams without a proxy
 alone     one stream, time to its first event              beside the same stream without a proxy
 start     process to listening; memory after everything    beside the bare handler's
@@ -20,11 +21,13 @@ from rich.table import Table
 
 from bench.decisions import MESSAGES, SHORT, Decided, Decisions
 from bench.load import Streams, http_post, repeat, streams
-from bench.servers import Running, proxy_over, started
+from bench.servers import Running, proxy_over, proxy_with_keys, started
 
 PATH = "/v1/chat/completions"
 RUNS = 5
 HIT_SECONDS = 2.0
+HIT_MODEL = "sim-instant;chunks=100"
+KEY = "bench"
 HIT_CONNECTIONS = 16
 ALONE = 30  # streams, one after another
 
@@ -52,23 +55,29 @@ class Bench:
         model = f"sim-instant;chunks={chunks};gap={gap}"
         return [http_post(PATH, _body(model, f"question {next(self._numbers)}"), close=True) for _ in range(count)]
 
-    async def hits(self) -> Row:
+    async def hits(self) -> list[Row]:
         """The yardstick answers as many bytes as the hit does."""
-        body = _body("sim-instant;chunks=100", "the same question every time")
+        body = _body(HIT_MODEL, "the same question every time")
         for _ in range(2):
             stored = await streams(self._proxy.port, [http_post(PATH, body, close=True)])
-        with started("bench.bare", str(stored.bytes)) as bare:
-            return await self._beside(bare, body)
+        with (
+            started("bench.bare", str(stored.bytes)) as bare,
+            proxy_with_keys(self._simulator, KEY, HIT_MODEL) as keyed,
+        ):
+            await streams(keyed.port, [http_post(PATH, body, close=True)])
+            return await self._beside(bare, keyed, body)
 
-    async def _beside(self, bare: Running, body: bytes) -> Row:
-        ours: list[float] = []
-        theirs: list[float] = []
+    async def _beside(self, bare: Running, keyed: Running, body: bytes) -> list[Row]:
+        rates: dict[int, list[float]] = {self._proxy.port: [], keyed.port: [], bare.port: []}
         for _ in range(RUNS):
-            for port, found in ((self._proxy.port, ours), (bare.port, theirs)):
-                request = http_post(PATH, body)
+            for port, found in rates.items():
+                request = http_post(PATH, body, key=KEY)
                 found.append(await repeat(port, request, connections=HIT_CONNECTIONS, seconds=HIT_SECONDS))
-        mine, reference = statistics.median(ours), statistics.median(theirs)
-        return _ratio("hits a second", mine, reference, 0.8)
+        mine, with_all, reference = map(statistics.median, rates.values())
+        return [
+            _ratio("hits a second", mine, reference, 0.8),
+            _ratio("hits a second, all on", with_all, reference, 0.5),
+        ]
 
     async def many(self, count: int, least: float) -> list[Row]:
         ours: list[Streams] = []
@@ -134,7 +143,7 @@ async def measure(simulator: Running, proxy: Running) -> list[Row]:
     """All rows."""
     bench = Bench(simulator, proxy)
     idle = proxy.memory()
-    rows = [await bench.hits()]
+    rows = await bench.hits()
     for count, least in ((200, 0.9), (400, 0.85)):
         rows += await bench.many(count, least)
     rows.append(await bench.alone())

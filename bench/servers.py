@@ -1,5 +1,6 @@
 """The servers under measurement, one process each, on free ports."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -76,6 +77,39 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.wait(STOP)
     except subprocess.TimeoutExpired:
         process.kill()
+
+
+@contextmanager
+def proxy_with_keys(simulator: Running, key: str, model: str) -> Iterator[Running]:
+    """One that knows this key: with limits, a budget, and the price of this model."""
+    with tempfile.TemporaryDirectory() as directory:
+        config = Path(directory, "penstock.toml")
+        config.write_text(
+            _ALL_ON.format(
+                directory=directory, port=simulator.port, model=model, digest=hashlib.sha256(key.encode()).hexdigest()
+            ),
+            encoding="utf-8",
+        )
+        with started("proxy", "serve", "--config", str(config), "--port", "0") as proxy:
+            yield proxy
+
+
+_ALL_ON = """
+[data]
+directory = "{directory}/data"
+[providers.sim]
+base_url = "http://127.0.0.1:{port}/v1"
+auth = "none"
+[models."{model}"]
+price = {{ input = "1", output = "2" }}
+[[keys]]
+name = "bench"
+key_sha256 = "{digest}"
+requests_per_minute = 1000000000
+tokens_per_minute = 1000000000000
+max_concurrent = 1000000
+budget = {{ usd = "1000000", per = "month" }}
+"""
 
 
 @contextmanager

@@ -1,12 +1,9 @@
 """The composition root: the only place that constructs edges, and what starts and stops with the process."""
 
-import asyncio
 import logging
-import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -14,14 +11,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from proxy.accounts import Accounts
+from proxy.claims import Claims
 from proxy.clock import SystemClock
 from proxy.complaints import Complaints
-from proxy.core.access import Access, Grant
-from proxy.core.breaker import Health
-from proxy.core.entry import Entry, pack, unpack
-from proxy.core.learned import Learned
+from proxy.core.access import NO_GUARD, Access, Guard
+from proxy.core.budget import Purses
+from proxy.core.entry import Entry
 from proxy.core.load import Load
 from proxy.core.policy import Rules
+from proxy.endpoints.admin import Admin, Office
 from proxy.endpoints.answer import Desk
 from proxy.endpoints.chat import ChatCompletions, Options
 from proxy.endpoints.gate import Gate
@@ -32,26 +30,22 @@ from proxy.endpoints.passthrough import Passthrough
 from proxy.endpoints.refusals import Refusals
 from proxy.errors import Overloaded, PenstockError
 from proxy.flights import Flights
+from proxy.founding import Base, found
 from proxy.ids import Ids
-from proxy.interfaces import Clock
-from proxy.keeping import Keeper
-from proxy.meter import CONTENT_TYPE, Meter
+from proxy.interfaces import Clock, Provider
+from proxy.ledger import Ledger, NoLedger
+from proxy.limiter import Limiter
+from proxy.meter import CONTENT_TYPE, Budgeted, Meter
 from proxy.offers import price_table, routes_of
-from proxy.pipeline import Edges, Pipeline, Terms
-from proxy.producer import Producer
+from proxy.office import office_of
+from proxy.pipeline import Edges, Pipeline
+from proxy.plans import Plans, Terms
+from proxy.producer import Means, Producer
 from proxy.router import Router
 from proxy.settings import Settings
-from proxy.store.disk import FAILURES, DiskTier
-from proxy.store.epoch import Epoch
-from proxy.store.lock import DataLock
-from proxy.store.memory import MemoryTier
-from proxy.store.notebook import Notebook
-from proxy.store.secret import secret
 from proxy.store.tiered import TieredStore
 from proxy.transport import AiohttpTransport
 from proxy.upstream import Upstream
-
-EPOCH_POLL = 0.5  # seconds: a purge by command is in force within a second
 
 CHAT = ("/v1/chat/completions", "/chat/completions")  # some SDKs are given a base_url without /v1
 
@@ -65,23 +59,6 @@ x-ratelimit-limit-tokens x-ratelimit-remaining-tokens x-ratelimit-reset-tokens
 """
 
 logger = logging.getLogger("penstock")
-
-
-class PurgeWatch:
-    """The epoch in force: follows purges that other processes made, and forgets what is in memory then."""
-
-    def __init__(self, epoch: Epoch, store: TieredStore[Entry]) -> None:
-        self._epoch = epoch
-        self._store = store
-        self.current = epoch.read()
-
-    async def follow(self) -> None:
-        while True:
-            await asyncio.sleep(EPOCH_POLL)
-            # In a thread: a disk that hangs must not hold up those who need nothing of it.
-            if await asyncio.to_thread(self._epoch.changed):
-                self.current = await asyncio.to_thread(self._epoch.read)
-                self._store.forget()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +92,7 @@ async def build_app(
     *,
     api_keys: Mapping[str, str],
     client_keys: Mapping[str, bytes] | None = None,
+    guard: Guard = NO_GUARD,
     clock: Clock | None = None,
 ) -> AsyncIterator[Application]:
     """The proxy that these settings describe, as long as the context lasts.
@@ -125,80 +103,73 @@ async def build_app(
     """
     clock = clock or SystemClock()
     meter = Meter({*settings.models, *(model for route in settings.routes for model in settings.route_models(route))})
-    directory = settings.data.directory
     async with AsyncExitStack() as stack:
-        key_secret = _claim(directory, stack, meter)
-        store = _open_store(settings, meter, on_disk=key_secret is not None)
-        stack.push_async_callback(store.close)
-        learner = asyncio.create_task(store.learn())
-        stack.callback(learner.cancel)
-        load = _load(settings)
-        flights = Flights(on_abandon=settings.cache.on_abandon, max_entry=settings.cache.max_entry, load=load)
-        purges = PurgeWatch(Epoch(directory / "purges"), store)
-        follower = asyncio.create_task(purges.follow())
-        stack.callback(follower.cancel)
-        providers = {}
-        for name, provider in settings.providers.items():
-            transport = AiohttpTransport(connect_timeout=provider.connect_timeout)
-            await stack.enter_async_context(transport)
-            providers[name] = Upstream(name, provider, transport=transport, api_key=api_keys.get(name))
+        base = await found(settings, client_keys or {}, clock, meter, stack)
+        limiter, purses = _limiter(settings, clock, meter), _purses(base)
         complaints = Complaints(clock.monotonic)
-        health = Health(at={name: provider.breaker_failures for name, provider in settings.providers.items()})
-        learned = Learned(health, kept_for=settings.cache.ttl)
-        await _keep(learned, Notebook(directory) if key_secret is not None else None, clock, stack)
-        router = Router(learned, clock)
-        accounts = Accounts(router, meter)
-        stack.push_async_callback(accounts.close)
+        providers = await _providers(settings, api_keys, stack)
+        edges = _edges(settings, base, limiter, purses, complaints, providers)
+        stack.push_async_callback(edges.accounts.close)
         # Before the transports close: what is still open then ends because we shut down, not because its provider left.
         # And before the accounts, so that what came of it is counted.
-        stack.push_async_callback(flights.close)
+        stack.push_async_callback(edges.flights.close)
         routes = routes_of(settings, price_table(settings))
         for route in settings.routes:
-            await router.warm(routes.choice(route).options)  # here, since it would hold up answers later
-        producer = Producer(providers, health, load, clock=clock, meter=meter, complaints=complaints)
-        edges = Edges(providers, store, flights, purges, meter, clock, router, producer, accounts)
-        pipeline = Pipeline(_terms(settings, key_secret or os.urandom(32)), _rules(settings), routes, edges)
-        _watch_sizes(meter, flights, store)
-        desk = Desk(Ids(), meter, clock, complaints, cost_comment=settings.server.cost_comment)
-        gate = _endpoints(settings, pipeline, edges, meter, desk, _door(settings, client_keys or {}, load, clock))
+            await edges.router.warm(routes.choice(route).options)  # here, since it would hold up answers later
+        plans = Plans(_terms(settings, base.secret), _rules(settings), routes, providers, limiter.counts_tokens)
+        _watch_sizes(meter, edges.flights, base.store)
+        _watch_money(meter, clock, limiter, purses, base.ledger)
+        desk = Desk(Ids(), meter, clock, complaints, limiter, base.ledger, cost_comment=settings.server.cost_comment)
+        door = _door(settings, base.keyring.access, guard, edges.flights.load, clock)
+        office = office_of(
+            base.keyring, purses, edges.flights, clock, directory=settings.data.directory, purge=base.purges.purge
+        )
+        gate = _endpoints(settings, Pipeline(plans, edges), edges, meter, desk, door, office=office)
         asgi = _for_pages(gate, settings.server.cors_origins)
-        yield Application(asgi, gate, flights, meter, complaints, settings.server.drain)
+        yield Application(asgi, gate, edges.flights, meter, complaints, settings.server.drain)
 
 
-async def _keep(learned: Learned, notebook: Notebook | None, clock: Clock, stack: AsyncExitStack) -> None:
-    """What was learned outlives the process."""
-    keeper = Keeper(learned, notebook, clock)
-    keeper.recall()
-    stack.push_async_callback(keeper.write)
-    follower = asyncio.create_task(keeper.follow())
-    stack.callback(follower.cancel)
+async def _providers(settings: Settings, api_keys: Mapping[str, str], stack: AsyncExitStack) -> dict[str, Upstream]:
+    providers = {}
+    for name, provider in settings.providers.items():
+        transport = AiohttpTransport(connect_timeout=provider.connect_timeout)
+        await stack.enter_async_context(transport)
+        providers[name] = Upstream(name, provider, transport=transport, api_key=api_keys.get(name))
+    return providers
 
 
-def _claim(directory: Path, stack: AsyncExitStack, meter: Meter) -> bytes | None:
-    """Own the data directory, and read its secret. None where it cannot be written: the cache lives in memory then."""
-    try:
-        stack.enter_context(DataLock(directory))
-        return secret(directory)
-    except OSError as error:
-        logger.warning("data.directory: %s cannot be used, so the cache has no disk: %s", directory, error)
-        meter.store_event("disk_unavailable")
-        return None
+def _purses(base: Base) -> Purses:
+    """Each key has spent what the ledger says."""
+    purses = Purses()
+    for known in base.keyring.known:
+        purses.tell(known.grant, base.clock.wall(), base.ledger.spent)
+    return purses
 
 
-def _open_store(settings: Settings, meter: Meter, *, on_disk: bool) -> TieredStore[Entry]:
-    """Memory in front of disk; without the disk where it cannot be had, said aloud."""
-    cache = settings.cache
-    disk = None
-    if on_disk:
-        try:
-            disk = DiskTier(settings.data.directory / "cache", cache.size_limit)
-            if disk.was_set_aside:
-                meter.store_event("disk_set_aside")
-        except FAILURES as error:
-            logger.warning("data.directory: the cache has no disk: %s", error)
-            meter.store_event("disk_unavailable")
-    return TieredStore(
-        memory=MemoryTier(cache.memory_limit), disk=disk, pack=pack, unpack=unpack, on_event=meter.store_event
+def _edges(
+    settings: Settings,
+    base: Base,
+    limiter: Limiter,
+    purses: Purses,
+    complaints: Complaints,
+    providers: Mapping[str, Provider],
+) -> Edges:
+    clock, meter, learned, load, cache = base.clock, base.meter, base.learned, _load(settings), settings.cache
+    flights = Flights(on_abandon=cache.on_abandon, max_entry=cache.max_entry, load=load)
+    router, claims = Router(learned, clock, limiter), Claims(limiter, purses, clock)
+    accounts = Accounts(router, meter, base.ledger, clock)
+    means = Means(providers, learned.health, load, limiter, claims, accounts, clock, meter, complaints)
+    return Edges(providers, base.store, flights, base.purges, meter, clock, router, claims, Producer(means), accounts)
+
+
+def _limiter(settings: Settings, clock: Clock, meter: Meter) -> Limiter:
+    return Limiter(
+        clock,
+        providers={name: provider.limits for name, provider in settings.providers.items()},
+        models={(settings.provider_of(name), name): model.limits for name, model in settings.models.items()},
+        queue_timeout={name: float(provider.queue_timeout) for name, provider in settings.providers.items()},
+        on_refused=meter.refused,
+        on_waited=meter.waited,
     )
 
 
@@ -223,26 +194,23 @@ def _load(settings: Settings) -> Load:
     return Load(max_flights=server.max_flights, max_readers=server.max_readers, max_buffered=server.max_buffered)
 
 
-def _door(settings: Settings, client_keys: Mapping[str, bytes], load: Load, clock: Clock) -> Door:
+def _door(settings: Settings, access: Access, guard: Guard, load: Load, clock: Clock) -> Door:
     server = settings.server
-    grants = {
-        client_keys[key.name]: Grant(
-            key.name, key.name, passthrough=frozenset(segment.encode() for segment in key.passthrough)
-        )
-        for key in settings.keys
-    }
     return Door(
         origins=frozenset(server.cors_origins),
-        loopback_only=server.loopback and not grants,
+        loopback_only=server.loopback,
         max_body=server.max_body,
         body_timeout=server.body_timeout,
-        access=Access(grants),
+        access=access,
         wall=clock.wall,
         load=load,
+        guard=guard,
     )
 
 
-def _endpoints(settings: Settings, pipeline: Pipeline, edges: Edges, meter: Meter, desk: Desk, door: Door) -> Gate:
+def _endpoints(
+    settings: Settings, pipeline: Pipeline, edges: Edges, meter: Meter, desk: Desk, door: Door, *, office: Office
+) -> Gate:
     forward = tuple(sorted(name.lower().encode() for name in settings.server.forward_headers))
     options = Options(forward=forward, recorded_pace=settings.cache.replay == "recorded")
     provider = edges.providers[settings.default_provider]
@@ -256,6 +224,7 @@ def _endpoints(settings: Settings, pipeline: Pipeline, edges: Edges, meter: Mete
         Route("/v1/models", models, methods=["GET"]),
         Route("/v1/models/{model:path}", models, methods=["GET"]),
         Route("/v1/{path:path}", passthrough),
+        *Admin(office, door, desk).routes,
         Route("/livez", operations.livez),
         Route("/readyz", operations.readyz),
         Route("/metrics", operations.metrics),
@@ -279,6 +248,22 @@ def _for_pages(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
         allow_private_network=True,
         expose_headers=EXPOSED.split(),
     )
+
+
+def _watch_money(meter: Meter, clock: Clock, limiter: Limiter, purses: Purses, ledger: Ledger | NoLedger) -> None:
+    """The same of limits, budgets and the ledger."""
+
+    def budgets() -> Iterator[Budgeted]:
+        now = clock.wall()
+        for name, purse in purses.all(now):
+            yield Budgeted(
+                name, purse.allowance.usd, purse.spent, purse.reserved, purse.forecast(now), nearly=purse.nearly
+            )
+
+    meter.watch_limits(lambda: limiter.waiting, lambda: limiter.in_use)
+    meter.watch_budgets(budgets)
+    meter.ledger_pending.set_function(lambda: ledger.pending)
+    meter.ledger_lag.set_function(lambda: ledger.lag)
 
 
 def _watch_sizes(meter: Meter, flights: Flights, store: TieredStore[Entry]) -> None:

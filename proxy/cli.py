@@ -1,30 +1,30 @@
 """The commands. The only reader of argv and of the environment."""
 
-import logging
 import os
-import resource
-import socket
 import sys
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from proxy import __version__
-from proxy.errors import StartupError
-from proxy.reading import load_settings, read_settings
-from proxy.settings import Server as ServerSettings
+from proxy.checks import check_host
+from proxy.core.access import Guard, digest
+from proxy.core.purges import EVERYTHING, Selection
+from proxy.errors import PenstockError, StartupError
+from proxy.reading import load_settings, read_settings, read_since
 from proxy.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from proxy.wire import Bounds
+    from proxy.ledger.figures import By
+    from proxy.report import Format
 
-SPARE_FILES = 64  # for the data directory, the log and whatever else
 EX_CONFIG = 78  # sysexits.h: something is wrong with the configuration
 
 
@@ -66,7 +66,11 @@ def serve(config: Path | None, upstream: str | None, host: str | None, port: int
     penstock serve --config penstock.toml
     """
     settings = _settings(config, upstream, _overrides(host, port, data_dir))
-    _run(_serve(settings, _api_keys(settings), client_keys(settings)))
+    clients = client_keys(settings)
+    api_keys, guard = _api_keys(settings), guard_of(settings, clients)
+    from proxy import serving  # noqa: PLC0415 - the other commands start without it
+
+    serving.run(serving.serve(settings, api_keys, clients, guard))
 
 
 @main.command()
@@ -79,17 +83,28 @@ def simulator(host: str, port: int) -> None:
     demand, such as "sim-small;first=0.5;gap=0.02", "sim-small;status=503" or "sim-small;stall=2;comments=1".
     Everything under /v1/mirror/ says what came; GET /v1/mirror/bytes/N sends N bytes.
     """
-    _run(_simulate(host, port))
+    from proxy import serving  # noqa: PLC0415 - the other commands start without it
+
+    serving.run(serving.simulate(host, port))
 
 
 @main.command("check-config")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def check_config(file: Path) -> None:
-    """Read FILE as `serve --config` would, and say what is wrong with it."""
+    """Read FILE as `serve --config` would, and say what is wrong with it. Keys in its data directory count."""
+    from proxy.ledger.keys import list_keys  # noqa: PLC0415 - the other commands start without it
+
     settings = load_settings(file)
+    with _of_keys():
+        made = list_keys(settings.data.directory)
+    try:
+        check_host(settings, has_keys=bool(made))
+    except StartupError as error:
+        raise StartupError(f"{file}: {error}") from None
     named = [(_key_path(name), variable) for name, variable in _key_names(settings)]
     named += [(f"keys[{index}].key_env", key.key_env) for index, key in enumerate(settings.keys) if key.key_env]
-    missing = [f"{path}: ${variable}" for path, variable in named if variable not in os.environ]
+    named += _guard_names(settings)
+    missing = [f"{path}: ${variable}" for path, variable in named if not os.environ.get(variable, "").strip()]
     providers = ", ".join(f"{name} ({provider.base_url})" for name, provider in settings.providers.items())
     click.echo(f"{file}: good. Providers: {providers}.")
     for route in settings.routes:
@@ -121,15 +136,151 @@ def stats(config: Path | None, data_dir: Path | None) -> None:
 @cache.command()
 @_config
 @_data_dir
+@click.option("--key", metavar="ID", help="Only the answers that this key's requests led to.")
+@click.option("--model", metavar="NAME", help="Only those of this model; with --config, our name for it will do.")
+@click.option("--request", metavar="ID", help="Only the one that this request got, by its x-penstock-request-id.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def purge(config: Path | None, data_dir: Path | None, yes: bool) -> None:
-    """Forget every answer. A running proxy obeys within a second."""
+def purge(
+    config: Path | None, data_dir: Path | None, key: str | None, model: str | None, request: str | None, yes: bool
+) -> None:
+    """Forget every answer, or those that are named. A running proxy obeys within a second."""
     from proxy.store.maintenance import purge_cache  # noqa: PLC0415 - the other commands start without it
 
     directory = _directory(config, data_dir)
+    what, selection = "every answer", EVERYTHING
+    if sum(each is not None for each in (key, model, request)) > 1:
+        raise click.UsageError("name one of --key, --model and --request.")
+    if key is not None:
+        what, selection = f"the answers of key {key!r}", Selection("key", (key,))
+    if model is not None:
+        named = load_settings(config).models.get(model) if config is not None else None
+        upstream = (named.upstream if named is not None else None) or model
+        what, selection = f"the answers of model {model!r}", Selection("model", tuple({model, upstream}))
+    if request is not None:
+        what, selection = f"the answer to {request!r}", Selection("entry", (_entry_of(directory, request).hex(),))
     if not yes:
-        click.confirm(f"Forget every answer in {directory}?", abort=True)
-    click.echo(f"{purge_cache(directory)} answers forgotten.")
+        click.confirm(f"Forget {what} in {directory}?", abort=True)
+    click.echo(f"{purge_cache(directory, selection)} answers forgotten.")
+
+
+def _entry_of(directory: Path, request: str) -> bytes:
+    """Under which key a request's answer is kept."""
+    from proxy.ledger.entries import entry_of  # noqa: PLC0415 - the other commands start without it
+
+    try:
+        found = entry_of(directory, request)
+    except OSError as error:
+        raise StartupError(f"data.directory: the ledger cannot be read: {error}") from None
+    if found is None:
+        raise click.ClickException(f"no kept answer to a request {request!r} is known in {directory}.")
+    return found
+
+
+@main.group()
+def keys() -> None:
+    """Keys that clients show to this proxy. Safe while one runs: it follows within a second."""
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--models", metavar="A,B", help='Models and routes that it may name; "gpt-*" are all that begin so.')
+@click.option("--passthrough", metavar="A,B", help="What else of /v1/ it may use, such as files,audio.")
+@click.option("--requests-per-minute", type=int)
+@click.option("--tokens-per-minute", type=int)
+@click.option("--max-concurrent", type=int, help="Requests at once.")
+@click.option("--budget", metavar="USD/PER", help="Such as 50/month; or per day, week (from Monday) or in total. UTC.")
+@click.option("--expires", metavar="WHEN", help="Such as 30d; 2027-01-31 is the last day (UTC) on which it is good.")
+@_config
+@_data_dir
+def create(name: str, config: Path | None, data_dir: Path | None, **asked: Any) -> None:
+    """Make a key and show its secret, alone on stdout, this once. Only its hash is kept.
+
+    With --config the settings' names are heeded too.
+    """
+    from proxy.keys import create_key, read_budget  # noqa: PLC0415 - the other commands start without it
+
+    for each in ("models", "passthrough"):
+        asked[each] = asked[each].split(",") if asked[each] is not None else None
+    asked["budget"] = read_budget(asked["budget"]) if asked["budget"] is not None else None
+    said = {"name": name} | {each: value for each, value in asked.items() if value is not None}
+    with _of_keys():
+        made, secret, doubts = create_key(_directory(config, data_dir), _optional(config), said, now=time.time())
+    for line in doubts:
+        click.echo(f"note: {line}", err=True)
+    click.echo(f"Key {name} ({made.grant.id}) is made. Nobody can tell its secret again:", err=True)
+    click.echo(secret)
+    click.echo("An OpenAI SDK shows it as its api_key (OPENAI_API_KEY), with this proxy as its base_url.", err=True)
+
+
+@keys.command("list")
+@_config
+@_data_dir
+def keys_list(config: Path | None, data_dir: Path | None) -> None:
+    """List every key that was ever made, and with --config those of the settings. Exit 1 if there is none."""
+    from proxy.keys import known_keys, list_keys  # noqa: PLC0415 - the other commands start without it
+
+    with _of_keys():
+        known = known_keys(_directory(config, data_dir), _optional(config))
+    sys.exit(list_keys(known, _console(), now=time.time()))
+
+
+@keys.command("show")
+@click.argument("key", metavar="NAME|ID")
+@_config
+@_data_dir
+def keys_show(key: str, config: Path | None, data_dir: Path | None) -> None:
+    """Tell what one key may do. Its secret nobody can tell."""
+    from proxy.keys import known_keys, show_key  # noqa: PLC0415 - the other commands start without it
+
+    with _of_keys():
+        known = known_keys(_directory(config, data_dir), _optional(config))
+        show_key(known, _console(), key, now=time.time())
+
+
+@keys.command()
+@click.argument("key", metavar="NAME|ID")
+@_config
+@_data_dir
+def revoke(key: str, config: Path | None, data_dir: Path | None) -> None:
+    """Refuse a key from now on, for ever. A running proxy obeys within a second."""
+    from proxy.keys import revoke_key  # noqa: PLC0415 - the other commands start without it
+
+    with _of_keys():
+        revoked = revoke_key(_directory(config, data_dir), _optional(config), key, now=time.time())
+    click.echo(f"Key {revoked.grant.name} ({revoked.grant.id}) is revoked.")
+
+
+@contextmanager
+def _of_keys() -> Iterator[None]:
+    """What goes wrong with keys, for the person at the terminal."""
+    try:
+        yield
+    except OSError as error:
+        raise StartupError(f"data.directory: the ledger's keys cannot be used: {error}") from None
+    except PenstockError as error:
+        raise click.ClickException(error.message) from None
+
+
+@main.command()
+@click.option(
+    "--since", default="7d", show_default=True, help="So long ago, as 12h or 30d; or a UTC day, as 2026-11-01."
+)
+@click.option(
+    "--by", type=click.Choice(["key", "model", "provider", "day", "outcome"]), default="key", show_default=True
+)
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@_config
+@_data_dir
+def report(since: str, by: "By", form: "Format", config: Path | None, data_dir: Path | None) -> None:
+    """Sum up what the ledger says was asked, spent and saved. Safe while a proxy runs. Exit 1 if there is no ledger."""
+    from proxy.report import report as run  # noqa: PLC0415 - the other commands start without it
+
+    moment = read_since(since, now=time.time())
+    try:
+        code = run(_directory(config, data_dir), _console(), since=moment, by=by, format=form)
+    except OSError as error:
+        raise StartupError(f"data.directory: the ledger cannot be read: {error}") from None
+    sys.exit(code)
 
 
 @main.group()
@@ -292,13 +443,32 @@ def client_keys(settings: Settings) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for index, key in enumerate(settings.keys):
         if key.key_env is None:
-            digest = bytes.fromhex(key.key_sha256 or "")
+            known = bytes.fromhex(key.key_sha256 or "")
         else:
-            digest = sha256(_secret(f"keys[{index}].key_env", key.key_env, "this key").encode()).digest()
-        if digest in found.values():
+            known = digest(_secret(f"keys[{index}].key_env", key.key_env, "this key").encode())
+        if known in found.values():
             raise StartupError(f"keys[{index}]: {key.name!r} is the same key as another one's.")
-        found[key.name] = digest
+        found[key.name] = known
     return found
+
+
+def _guard_names(settings: Settings) -> list[tuple[str, str]]:
+    """(path, the environment variable that holds a key of those who run the proxy)."""
+    named = {f"server.{name}_key_env": getattr(settings.server, f"{name}_key_env") for name in ("admin", "metrics")}
+    return [(path, variable) for path, variable in named.items() if variable is not None]
+
+
+def guard_of(settings: Settings, client_keys: dict[str, bytes]) -> Guard:
+    """The keys of those who run the proxy. Raises StartupError: one is empty, or a client has it too."""
+    found = {
+        path: digest(_secret(path, name, "a key of your own choice").encode()) for path, name in _guard_names(settings)
+    }
+    for path, each in found.items():
+        if each in client_keys.values():
+            raise StartupError(
+                f"{path}: one of [[keys]] is the same key; a client's key never opens what this one does."
+            )
+    return Guard(admin=found.get("server.admin_key_env"), metrics=found.get("server.metrics_key_env"))
 
 
 def _secret(path: str, variable: str, what: str) -> str:
@@ -306,78 +476,3 @@ def _secret(path: str, variable: str, what: str) -> str:
     if not value:
         raise StartupError(f"{path}: the environment variable {variable} is not set; put {what} there.")
     return value
-
-
-def _run(work: Coroutine[None, None, None]) -> None:
-    """Run to the end on uvloop, logging to stderr."""
-    import uvloop  # noqa: PLC0415 - the other commands start without it
-
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
-    for chatty in ("httpx", "uvicorn.error", "asyncio"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    uvloop.run(work)
-
-
-async def _serve(settings: Settings, api_keys: dict[str, str], client_keys: dict[str, bytes]) -> None:
-    from proxy.app import build_app  # noqa: PLC0415 - the other commands start without it
-    from proxy.server import Server  # noqa: PLC0415 - the same
-
-    host, port = settings.server.host, settings.server.port
-    bounds = bounds_of(settings.server)
-    if bounds.connections < settings.server.max_connections:
-        told = "server.max_connections: this process may open files for %d only; see ulimit -n"
-        logging.getLogger("penstock").warning(told, bounds.connections)
-    async with build_app(settings, api_keys=api_keys, client_keys=client_keys) as app:
-        with _bound(host, port) as listener:
-            ready, refused = _ready("Penstock"), app.refused
-            server = Server(
-                app.asgi, host=host, port=port, drain=app.drain, ready=ready, bounds=bounds, on_refused=refused
-            )
-            app.meter.connections.set_function(lambda: server.connections)
-            await server.serve(sockets=[listener])
-
-
-def bounds_of(server: ServerSettings) -> "Bounds":
-    """What one client may take up. Allows this process as many open files as it can have."""
-    from proxy.wire import Bounds  # noqa: PLC0415 - the other commands start without it
-
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    files = most if most != resource.RLIM_INFINITY else 1 << 20
-    return Bounds(
-        headers=server.max_headers,
-        head=server.max_header_size,
-        head_timeout=server.head_timeout,
-        send_timeout=server.send_timeout,
-        connections=min(server.max_connections, max(1, files // 2 - SPARE_FILES)),  # each may need one upstream
-    )
-
-
-async def _simulate(host: str, port: int) -> None:
-    from proxy.server import Server  # noqa: PLC0415 - the other commands start without it
-    from proxy.simulator import build_simulator  # noqa: PLC0415 - the same
-
-    with _bound(host, port) as listener:
-        ready = _ready("Penstock's simulator")
-        await Server(build_simulator(), host=host, port=port, drain=_nothing, ready=ready).serve(sockets=[listener])
-
-
-def _ready(name: str) -> Callable[[str], None]:
-    return lambda url: click.echo(f"{name} {__version__} listens on {url}/v1")
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """Bound here, not by the server: that one ends the process whatever is wrong, with its own words in the log."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        why = (error.strerror or str(error)).partition(" (while")[0]  # the address once is enough
-    except ValueError as error:  # no name of a host
-        why = str(error)
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    raise StartupError(f"server.host, server.port: cannot listen on {where}: {why}.")
-
-
-async def _nothing() -> None:
-    """The simulator has nothing to drain."""

@@ -164,6 +164,7 @@ class RateLimited(PenstockError):
 
 
 class OverLimit(RateLimited):
+    code = "request_over_limit"
     retry = False
 
 

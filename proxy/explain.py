@@ -21,7 +21,7 @@ from proxy.core.chain import account_of, links_for, namespace_of
 from proxy.core.learned import Learned
 from proxy.core.ranking import Estimate
 from proxy.core.routing import Choice
-from proxy.errors import InvalidRequest, StartupError
+from proxy.errors import InvalidRequest, PenstockError, StartupError
 from proxy.offers import routes_of
 from proxy.router import Ranked, Router
 from proxy.settings import Settings
@@ -35,6 +35,7 @@ WHY = {
     "cheapest": "the lowest expected cost",
     "only": "nobody else may be asked",
     "unpriced": "nobody has a known price",
+    "waiting": "all of them have to wait for their turn, and it the shortest",
     "cooling": "all others are out, and this one cools down",
     "named": "nobody can; its provider may say why",
 }
@@ -44,24 +45,35 @@ def explain(
     raw: bytes, settings: Settings, table: Table, console: Console, *, key: str | None, headers: Mapping[str, str]
 ) -> int:
     """Print the ranking of one request. `key`: the name of the client's key. 1: nobody may be asked. StartupError."""
-    call = _call(raw, settings, key, headers)
+    grant = _grant(settings, key)
+    call, routes = _call(raw, grant, headers), routes_of(settings, table)
     try:
-        choice = routes_of(settings, table).choice(call.model, call.directives.route)
-    except InvalidRequest as error:
+        grant.check_model(call.model)
+        choice = routes.choice(call.model, call.directives.route, grant.may_call)
+        others = routes.choice(call.model, call.directives.route).options
+    except PenstockError as error:
         raise StartupError(f"the request: {error.message}") from None
     ranked = asyncio.run(_consider(call, choice, settings))
     console.print(_shown(ranked, wide=console.width >= WIDE))
-    for note in _notes(ranked, call):
+    forbidden = [f"{each.name}: this key may not call it" for each in others if each not in choice.options]
+    for note in [*forbidden, *_notes(ranked, call)]:
         console.print(note, markup=False, highlight=False)
     return 0 if ranked.ranking.order else 1
 
 
-def _call(raw: bytes, settings: Settings, key: str | None, headers: Mapping[str, str]) -> Call:
-    if key is not None and key not in [each.name for each in settings.keys]:
-        raise StartupError(f"--key: there is no key named {key!r} in the settings.")
+def _grant(settings: Settings, key: str | None) -> Grant:
+    if key is None:
+        return NOBODY
+    for each in settings.keys:
+        if each.name == key:
+            return each.grant
+    raise StartupError(f"--key: there is no key named {key!r} in the settings.")
+
+
+def _call(raw: bytes, grant: Grant, headers: Mapping[str, str]) -> Call:
     said = {name.lower().encode(): value.encode() for name, value in headers.items()}
     try:
-        return read_call("chat/completions", raw, said, grant=NOBODY if key is None else Grant(key, key))
+        return read_call("chat/completions", raw, said, grant=grant)
     except InvalidRequest as error:
         raise StartupError(f"the request: {error.message}") from None
 

@@ -6,9 +6,10 @@ with it and nothing else. When the last reader has left, `on_abandon` decides.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Literal
 
+from proxy.core.asker import ANYBODY, Asker
 from proxy.core.bill import Bill
 from proxy.core.load import Load
 from proxy.core.recording import Broken, Clean, Ending, Head, Recording
@@ -33,10 +34,11 @@ logger = logging.getLogger("penstock.flights")
 class Reader:
     """One client's place in a recording."""
 
-    __slots__ = ("_flight", "_nudged", "_waiter", "position")
+    __slots__ = ("_flight", "_nudged", "_waiter", "asker", "position")
 
-    def __init__(self, flight: "Flight") -> None:
+    def __init__(self, flight: "Flight", asker: Asker) -> None:
         self._flight = flight
+        self.asker = asker
         self._waiter: asyncio.Future[None] | None = None
         self._nudged = False
         self.position = 0
@@ -114,8 +116,10 @@ class Flight:
 
     `ttl` in seconds: the shortest that any reader asked for; 0: not to be kept. `kept`: it has been. `outrun`: a flight
     of the same key that began later has been kept already, and this answer is the older one. `origin`: the body that
-    it answers. `served`: the model that was asked last; `begun`: told when its answer begins; `bill`: what that cost,
-    once it is known. `capped`: its leader's cap on the cost kept models away.
+    it answers; `asked`: the model that it names; `began`: by the loop's clock. `served`: the model that was asked last;
+    `begun`: told when its answer begins; `bill`: what that cost, once it is known. `capped`: its leader's cap on the
+    cost, or what was left of its budget, kept models away. `payer`: the reader that pays; `orphaned`: told when it has
+    left others behind, as long as another may still pay.
     """
 
     __slots__ = (
@@ -124,13 +128,17 @@ class Flight:
         "_flights",
         "_load",
         "_room",
+        "asked",
+        "began",
         "begun",
         "bill",
         "capped",
         "kept",
         "key",
         "origin",
+        "orphaned",
         "outrun",
+        "payer",
         "readers",
         "recording",
         "served",
@@ -147,8 +155,12 @@ class Flight:
         self.key = key
         self.ttl = ttl
         self.origin = origin
+        self.asked = ""
+        self.began = asyncio.get_running_loop().time()
         self.recording = Recording(max_entry)
-        self.readers: set[Reader] = set()
+        self.readers: dict[Reader, None] = {}  # in the order in which they came
+        self.payer: Reader | None = None
+        self.orphaned: Callable[[], None] | None = None
         self.outrun = False
         self.kept = False
         self.served: Option | None = None
@@ -157,10 +169,11 @@ class Flight:
         self.begun: Callable[[], None] | None = None
         self.task: asyncio.Task[None] | None = None
 
-    def reader(self, ttl: float | None = None) -> Reader:
-        """A new reader, from the start of the recording."""
-        reader = Reader(self)
-        self.readers.add(reader)
+    def reader(self, ttl: float | None = None, asker: Asker = ANYBODY) -> Reader:
+        """A new reader, from the start of the recording. The first one pays."""
+        reader = Reader(self, asker)
+        self.payer = self.payer or reader
+        self.readers[reader] = None
         self._load.readers += 1
         if ttl is not None:
             self.ttl = min(self.ttl, ttl)
@@ -221,14 +234,26 @@ class Flight:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
+    @property
+    def waits(self) -> bool:
+        """For its turn; another reader may still pay."""
+        return self.orphaned is not None
+
+    @property
+    def asker(self) -> Asker:
+        """On whose behalf it is made."""
+        return ANYBODY if self.payer is None else self.payer.asker
+
     def leave(self, reader: Reader) -> None:
         """Take a reader out; the last one out may end the flight."""
         if reader not in self.readers:
             return
-        self.readers.remove(reader)
+        del self.readers[reader]
         self._load.readers -= 1
         if self.recording.oversized:
             self.let_go()
+        if reader is self.payer and self.readers and self.orphaned is not None:
+            self.orphaned()
         if not self.readers:
             self._flights.abandoned(self)
             self.count()
@@ -255,6 +280,9 @@ class Flights:
     def __len__(self) -> int:
         return len(self._all)
 
+    def __iter__(self) -> Iterator[Flight]:
+        return iter(list(self._all))
+
     def find(self, key: bytes) -> Flight | None:
         """The newest flight of this key, if it takes joiners. Raises Overloaded where that has no room for one more."""
         flights = self._by_key.get(key)
@@ -263,14 +291,16 @@ class Flights:
         self.load.admit_reader()
         return flights[-1]
 
-    def lead(self, key: bytes | None, produce: Produce, *, ttl: float, origin: bytes = b"") -> Reader:
+    def lead(
+        self, key: bytes | None, produce: Produce, *, ttl: float, origin: bytes = b"", asker: Asker = ANYBODY
+    ) -> Reader:
         """Start a flight and read it first. With a key it becomes the newest of that key; without, nobody finds it.
 
         Raises Overloaded.
         """
         self.load.admit_flight()
         flight = Flight(self, key, ttl=ttl, origin=origin, max_entry=self._max_entry)
-        reader = flight.reader()
+        reader = flight.reader(asker=asker)
         if key is not None:
             self._by_key.setdefault(key, []).append(flight)
         self._all.add(flight)

@@ -3,17 +3,18 @@
 Edges are built in app.py and handed in; tests hand in fakes of the same shape.
 """
 
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
+from proxy.core.access import Grant
 from proxy.core.bill import Bill
 from proxy.core.books import Answered, Attempted, Intent
 from proxy.core.call import Call
-from proxy.core.entry import Entry
+from proxy.core.entry import Entry, Meta
 from proxy.core.passage import Passage
 from proxy.core.ranking import Ranking
-from proxy.core.routing import Option, Target
+from proxy.core.routing import Option, Place, Target
 
 
 class Clock(Protocol):
@@ -29,7 +30,15 @@ class Clock(Protocol):
 class Epoch(Protocol):
     @property
     def current(self) -> int:
-        """How often the cache was purged: an entry that was begun before the last purge is a miss."""
+        """How often the cache was purged."""
+        ...
+
+    def spares(self, meta: Meta) -> bool:
+        """Was no purge that means this entry since it was begun? A yes where it was begun in the current epoch."""
+        ...
+
+    def admits(self, meta: Meta) -> bool:
+        """May this answer, which was under way, be kept?"""
         ...
 
 
@@ -62,6 +71,9 @@ class Listing(Protocol):
 
     @property
     def models(self) -> list[dict[str, Any]] | None: ...
+
+
+Again = Callable[[], Awaitable[None]]
 
 
 class Reply(Protocol):
@@ -110,8 +122,10 @@ class Provider(Protocol):
         """What the provider said, without the operator's key, which some quote in their errors."""
         ...
 
-    async def open(self, call: Call, target: Target) -> Reply:
-        """Send the call; once more only where nothing of it was sent. Raises UpstreamError."""
+    async def open(self, call: Call, target: Target, *, again: Again | None = None) -> Reply:
+        """Send the call; once more only where nothing of it was sent, or where it was refused (400) for its wish for
+        usage: then `again` is awaited before. Raises UpstreamError, and what `again` raises.
+        """
         ...
 
     async def relay(self, passage: Passage, body: AsyncIterable[bytes] | None) -> Reply:
@@ -120,6 +134,79 @@ class Provider(Protocol):
 
     async def models(self, account: tuple[tuple[bytes, bytes], ...]) -> Listing:
         """Ask for the list of models; `account` are the client's own credentials. Raises UpstreamError."""
+        ...
+
+
+class Visit(Protocol):
+    """A request that is counted; it holds one place of its key's until it leaves."""
+
+    def leave(self) -> None:
+        """Give the place back; once, whoever calls how often."""
+        ...
+
+
+class TokenClaim(Protocol):
+    """Tokens that are reserved of a key's minute."""
+
+    def settle(self, tokens: int) -> None:
+        """So many were used; only the first time counts."""
+        ...
+
+
+class Ticket(Protocol):
+    """A call's place in a provider's line, then among those under way. `with ticket:` leaves on every exit."""
+
+    share: str
+    """Whose turn it takes; may be changed while it waits."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    async def turn(self) -> None:
+        """Wait for it. Raises QueueTimeout, or OverLimit where it never comes."""
+        ...
+
+    def sent(self) -> None:
+        """From now on it counts, however it ends."""
+        ...
+
+    def heed(self, headers: Mapping[str, str], status: int) -> None:
+        """What the provider says of its quota; lower-case names."""
+        ...
+
+    def settle(self, tokens: int) -> None:
+        """So many tokens were used; also after it has left."""
+        ...
+
+
+class Limiter(Protocol):
+    """Requests and tokens in any minute, and what runs at once: of a key, where it is refused, and of a provider and
+    each of its models, where it waits.
+    """
+
+    def visit(self, grant: Grant) -> Visit:
+        """Count a request. Raises RateLimited."""
+        ...
+
+    def claim(self, grant: Grant, tokens: int) -> TokenClaim:
+        """Raises RateLimited, or OverLimit where so many are never allowed."""
+        ...
+
+    def standing(self, grant: Grant) -> tuple[tuple[bytes, bytes], ...]:
+        """The key's limits as headers; none where it has none."""
+        ...
+
+    def wait(self, provider: str, model: str, place: Place, tokens: int) -> float:
+        """Seconds until such a call would be made, more or less; 0: at once, inf: never."""
+        ...
+
+    def ticket(self, provider: str, model: str, place: Place, *, share: str, tokens: int) -> Ticket:
+        """`model`: its name in the settings; `share`: those who share a turn, client by client."""
+        ...
+
+    def counts_tokens(self, provider: str, model: str) -> bool:
+        """Is there a limit of tokens that the settings name?"""
         ...
 
 

@@ -1,10 +1,13 @@
 """Every metric of Penstock: names, labels and buckets in one place. Labels come from closed sets."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from functools import cache
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from proxy.core.bill import NOTHING, Bill
 from proxy.core.ranking import Ranking
@@ -14,6 +17,20 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MODELS = 50  # that become labels without the settings naming them, each once it has answered
 OTHER = "other"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+
+Reading = Callable[[], Mapping[str, float]]
+
+
+class Budgeted(NamedTuple):
+    """A key's budget in the window that runs, in USD. `forecast`: at its end, None where it has none."""
+
+    key: str
+    usd: Decimal
+    spent: Decimal
+    reserved: Decimal
+    forecast: Decimal | None
+    nearly: bool
 
 
 class Meter:
@@ -51,6 +68,7 @@ class Meter:
             ("event",),
             registry=registry,
         )
+        self._limits = _Limits(registry)
         # Labels come from closed sets, so a child is looked up once; prometheus_client takes a lock each time.
         self._request_of = cache(lambda *labels: self._requests.labels(*map(str, labels)))
         self._first_byte_of = cache(self._first_byte.labels)
@@ -70,6 +88,10 @@ class Meter:
             "penstock_received_bytes", "Bytes held of requests that are coming in.", registry=registry
         )
         self.requests_open = Gauge("penstock_requests_open", "Requests that are being answered.", registry=registry)
+        self.ledger_pending = Gauge("penstock_ledger_pending_rows", "Rows that are not written yet.", registry=registry)
+        self.ledger_lag = Gauge(
+            "penstock_ledger_lag_seconds", "How long the oldest row that is not written waits.", registry=registry
+        )
         self.memory_bytes = Gauge("penstock_memory_tier_bytes", "Bytes in the memory tier.", registry=registry)
         self.memory_entries = Gauge("penstock_memory_tier_entries", "Entries in the memory tier.", registry=registry)
 
@@ -99,6 +121,26 @@ class Meter:
 
     def store_event(self, event: str) -> None:
         self._store_events.labels(event).inc()
+
+    def ledger_event(self, event: str) -> None:
+        self._limits.ledger_events.labels(event).inc()
+
+    def refused(self, limit: str) -> None:
+        """A key's limit, or the time to wait at a provider's, refused a request."""
+        self._limits.refusals.labels(limit).inc()
+
+    def waited(self, provider: str, seconds: float) -> None:
+        """A call had to wait for its turn."""
+        self._limits.waits.labels(provider).observe(seconds)
+
+    def watch_limits(self, waiting: Reading, in_use: Reading) -> None:
+        """What is read when it is scraped: calls by provider."""
+        self._registry.register(_Gauges("penstock_calls_waiting", "Calls that wait for their turn.", waiting))
+        self._registry.register(_Gauges("penstock_calls_under_way", "Calls that had their turn.", in_use))
+
+    def watch_budgets(self, budgets: Callable[[], Iterable[Budgeted]]) -> None:
+        """The same of each key that has a budget."""
+        self._registry.register(_Budgets(budgets))
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -185,6 +227,72 @@ class _Money:
             self._saved_of(cause, self._label(option.name)).inc(float(usd))
 
 
+class _Limits:
+    """Who was refused, who waited, and how the ledger fares."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.refusals = Counter(
+            "penstock_limit_refusals",
+            "Requests refused at once by a limit of their key (requests, tokens, concurrent; over_limit: more than the "
+            "whole), or after queue_timeout at one of a provider's.",
+            ("limit",),
+            registry=registry,
+        )
+        self.waits = Histogram(
+            "penstock_turn_wait_seconds",
+            "How long calls waited for their turn at a provider's limits; those that did not wait are not counted.",
+            ("provider",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.ledger_events = Counter(
+            "penstock_ledger_events",
+            "What went wrong in the ledger: write_failed (rows wait), recovered, dropped (rows were given up).",
+            ("event",),
+            registry=registry,
+        )
+
+
+class _Gauges(Collector):
+    """A gauge by provider."""
+
+    def __init__(self, name: str, words: str, read: Reading) -> None:
+        self._name = name
+        self._words = words
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        found = GaugeMetricFamily(self._name, self._words, labels=["provider"])
+        for provider, value in self._read().items():
+            found.add_metric([provider], value)
+        yield found
+
+
+BUDGETS: tuple[tuple[str, str, Callable[[Budgeted], Decimal | bool | None]], ...] = (
+    ("usd", "What a key may spend in its window.", lambda each: each.usd),
+    ("spent_usd", "What it has spent in the window that runs.", lambda each: each.spent),
+    ("reserved_usd", "What is set aside for its calls under way.", lambda each: each.reserved),
+    ("forecast_usd", "What will be spent at the window's end, if it goes on as so far.", lambda each: each.forecast),
+    ("nearly_spent", "1 once 80 % of it is spent.", lambda each: each.nearly),
+)
+
+
+class _Budgets(Collector):
+    """Gauges by key."""
+
+    def __init__(self, read: Callable[[], Iterable[Budgeted]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        budgets = list(self._read())
+        for name, words, value_of in BUDGETS:
+            found = GaugeMetricFamily(f"penstock_budget_{name}", words, labels=["key"])
+            for each in budgets:
+                if (value := value_of(each)) is not None:
+                    found.add_metric([each.key], float(value))
+            yield found
+
+
 class _Routing:
     """Who was asked, why, and how that ended."""
 
@@ -200,7 +308,7 @@ class _Routing:
         self._decisions = Counter(
             "penstock_decisions",
             "Which model of a route was to answer, and why: cheapest, pinned (it made what the conversation goes on "
-            "from), only (nobody else may); unpriced, cooling, named: nobody better was there; none: nobody was.",
+            "from), only (nobody else may); waiting, unpriced, cooling, named: nobody better was there; none: nobody.",
             ("route", "model", "why"),
             registry=registry,
         )

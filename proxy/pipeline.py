@@ -1,37 +1,36 @@
 """The way of a request, top to bottom: who may answer, key, look up, join or lead, rank, ask, account, keep, learn."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Self
 
-import msgspec
-
 from proxy.accounts import Accounts
-from proxy.core import canonical, keep, policy
+from proxy.claims import Claimed, Claims
+from proxy.core import keep, policy
+from proxy.core.asker import Asker
 from proxy.core.call import Call
-from proxy.core.chain import Links, account_of, links_for, namespace_of
 from proxy.core.entry import Entry, Meta, make_entry
-from proxy.core.policy import Freshness, Rules, Verdict
+from proxy.core.policy import Freshness
+from proxy.core.ranking import Estimate
 from proxy.core.recording import Broken, Clean, Ending, Head
-from proxy.core.routing import Choice, Routes
-from proxy.errors import NotCached, PenstockError, UpstreamError
+from proxy.errors import (
+    InsufficientQuota,
+    LedgerUnavailable,
+    ModelNotPriced,
+    NotCached,
+    PenstockError,
+    QueueTimeout,
+    RateLimited,
+    UpstreamError,
+)
 from proxy.flights import Flight, Flights, Reader
 from proxy.interfaces import Clock, Epoch, Meter, Provider, Store
+from proxy.plans import Plan, Plans
 from proxy.producer import Job, Producer
 from proxy.router import Ranked, Router
 
-KEY_VERSION = b"2"
-
-
-class Terms(msgspec.Struct, frozen=True):
-    """How answers are kept: the secret under the keys, what they ignore, who shares them, how long they may answer."""
-
-    secret: bytes
-    ignore: tuple[str, ...]
-    shared: bool
-    ttl: float
-    stale_if_error: float
+OF_THE_PAYER = (InsufficientQuota, ModelNotPriced, RateLimited, LedgerUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +40,8 @@ class Hit:
     entry: Entry
     freshness: Freshness
     saved: Decimal | None
+    name: str  # of the model, as the settings call it
     stale: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a call comes to: who may answer, on whose account, what it may do with the cache, and under which key.
-
-    Follows from the call, the settings and `reports_usage` (of the providers, who may find out that they do not).
-    `links`: its prompt as a chain, where that decides who answers.
-    """
-
-    call: Call
-    choice: Choice
-    account: str
-    verdict: Verdict
-    key: bytes | None
-    links: Links
-    reports_usage: bool
 
 
 @dataclass(slots=True)
@@ -69,6 +52,11 @@ class Live:
     found: Entry | None
     reader: Reader
     collapsed: bool
+
+    @property
+    def is_free(self) -> bool:
+        """Does another pay? Who joined does where the leader left before anything was sent."""
+        return self.collapsed and self.reader.flight.payer is not self.reader
 
     def __enter__(self) -> Self:
         return self
@@ -88,6 +76,7 @@ class Edges:
     meter: Meter
     clock: Clock
     router: Router
+    claims: Claims
     producer: Producer
     accounts: Accounts
 
@@ -95,72 +84,47 @@ class Edges:
 class Pipeline:
     """The decisions are the core's, the acts the edges'; here is their order."""
 
-    def __init__(self, terms: Terms, rules: Rules, routes: Routes, edges: Edges) -> None:
-        self._terms = terms
-        self._keyed = canonical.keyed(terms.secret)
-        self._rules = rules
-        self._routes = routes
+    def __init__(self, plans: Plans, edges: Edges) -> None:
+        self._plans = plans
+        self._terms = plans.terms
         self._edges = edges
+        self.plan = plans.make
 
-    def plan(self, call: Call) -> Plan:
-        """Judge a call and make its key."""
-        choice = self._routes.choice(call.model, call.directives.route)
-        rules = self._rules
-        if choice.sampled is not None:
-            rules = msgspec.structs.replace(rules, sampled=choice.sampled)
-        verdict = policy.judge(call, [option.target.upstream for option in choice.options], rules)
-        ranked = choice.routed or call.directives.max_cost is not None
-        secret = self._terms.secret
-        return Plan(
-            call,
-            choice,
-            account_of(call, secret, client_pays=self._client_pays(choice)),
-            verdict,
-            key=self._key(call, choice) if verdict.lead else None,
-            links=links_for(call, self._namespace(call, choice), secret) if ranked else (),
-            reports_usage=self._reports_usage(choice),
-        )
-
-    async def begin(self, plan: Plan, ranked: Ranked | None = None) -> Hit | Live:
+    async def begin(self, plan: Plan, asker: Asker, ranked: Ranked | None = None) -> Hit | Live:
         """Answer from the store, or join or lead a flight. Waits for nothing but the store, and the ranking of a few.
 
-        A request's own refusals come before it leads: what has a cap on its cost is ranked here, all others later.
+        A request's own refusals come before it leads: InsufficientQuota, ModelNotPriced, RateLimited, OverCostCap.
         """
-        if plan.reports_usage != self._reports_usage(plan.choice):
-            plan = self.plan(plan.call)
+        if plan.reports_usage != self._plans.reports_usage(plan.choice):
+            plan = self.plan(plan.call, asker.grant)
         directives = plan.call.directives
         found = await self._look_up(plan.key, plan.call) if plan.key is not None and plan.verdict.look_up else None
         if found is not None and policy.accepts(directives, freshness := self._freshness(found)):
             return self._hit(plan, found, freshness)
         if directives.only_if_cached:
             raise NotCached("`only-if-cached` was asked for, and no stored answer can be given.")
-        if (joined := self._join(plan, found)) is not None:
+        if (joined := self._join(plan, found, asker)) is not None:
             return joined
-        if directives.max_cost is not None and ranked is None:
+        if plan.ranked == "first" and ranked is None:
             try:
                 # While it is ranked another may lead, or even land: so look again.
-                return await self.begin(plan, await self._rank(plan))
+                return await self.begin(plan, asker, await self._rank(plan, asker))
             except UpstreamError:
                 if (stale := self._stale(plan, found)) is not None:
                     return stale
                 raise
-        return self._lead(plan, found, ranked)
+        return self._lead(plan, found, asker, ranked)
 
     async def settle(self, live: Live) -> Head | Hit:
         """The head of a live answer once it is known, or a stale entry where the provider failed; UpstreamError."""
         try:
             head = await live.reader.head()
-        except UpstreamError:
-            if live.collapsed and live.reader.flight.capped:
-                return await self._anew(live)
-            if (stale := self._stale(live.plan, live.found)) is not None:
-                return stale
+        except (UpstreamError, *OF_THE_PAYER) as error:
+            if (instead := await self._instead(live, error)) is not None:
+                return instead
             raise
-        if head.status == 429 or head.status >= 500:
-            if live.collapsed and live.reader.flight.capped:
-                return await self._anew(live)
-            if (stale := self._stale(live.plan, live.found)) is not None:
-                return stale
+        if (head.status == 429 or head.status >= 500) and (instead := await self._instead(live)) is not None:
+            return instead
         if not live.collapsed:
             return head
         # A refusal may be about what does not enter the key (`user`, `stream_options`): it answers the same bytes only.
@@ -168,86 +132,122 @@ class Pipeline:
         alone = 400 <= head.status < 429 and live.reader.flight.origin != live.plan.call.raw
         return await self._anew(live, alone=alone) if alone or not await self._fits(live, head) else head
 
+    async def _instead(self, live: Live, error: PenstockError | None = None) -> Head | Hit | None:
+        """What a reader gets in place of a failure, if anything."""
+        # Whoever was to pay could not, or would not: that is no other's refusal.
+        payers = isinstance(error, OF_THE_PAYER) and not isinstance(error, QueueTimeout)
+        if live.collapsed and (payers or live.reader.flight.capped):
+            return await self._anew(live)
+        return None if payers else self._stale(live.plan, live.found)
+
     async def _anew(self, live: Live, *, alone: bool = False) -> Head | Hit:
         """Another flight for who joined one that is not for him, or from which its leader's cap kept models away."""
-        left, plan = live.reader.flight, live.plan
+        left, plan, asker = live.reader.flight, live.plan, live.reader.asker
         live.reader.leave()
-        ranked = await self._rank(plan) if plan.call.directives.max_cost is not None else None
-        again = None if alone else self._join(plan, live.found, unless=left)
-        again = again or self._lead(plan, live.found, ranked)
+        ranked = await self._rank(plan, asker) if plan.ranked == "first" else None
+        again = None if alone else self._join(plan, live.found, asker, unless=left)
+        again = again or self._lead(plan, live.found, asker, ranked)
         live.reader, live.collapsed = again.reader, again.collapsed
         return await self.settle(live)
 
-    def _join(self, plan: Plan, found: Entry | None, *, unless: Flight | None = None) -> Live | None:
+    def _join(self, plan: Plan, found: Entry | None, asker: Asker, *, unless: Flight | None = None) -> Live | None:
         """Read the newest flight of this key, if it takes one more. Synchronous, like `_lead`: nobody comes between."""
         if not plan.verdict.join or plan.key is None:
             return None
         flight = self._edges.flights.find(plan.key)
         if flight is None or flight is unless:
             return None
-        return Live(plan, found, flight.reader(self._ttl(plan)), collapsed=True)
+        return Live(plan, found, flight.reader(self._plans.ttl(plan), asker), collapsed=True)
 
-    def _lead(self, plan: Plan, found: Entry | None, ranked: Ranked | None) -> Live:
-        reader = self._edges.flights.lead(
-            plan.key, lambda flight: self._produce(flight, plan, ranked), ttl=self._ttl(plan), origin=plan.call.raw
-        )
+    def _lead(self, plan: Plan, found: Entry | None, asker: Asker, ranked: Ranked | None) -> Live:
+        """Set aside what it may take, and begin. Raises InsufficientQuota, RateLimited or Overloaded."""
+        claimed = self._edges.claims.first(asker.grant, ranked.ranking.order) if ranked is not None else Claimed()
+        try:
+            reader = self._edges.flights.lead(
+                plan.key,
+                lambda flight: self._produce(flight, plan, ranked, claimed),
+                ttl=self._plans.ttl(plan),
+                origin=plan.call.raw,
+                asker=asker,
+            )
+        except PenstockError:
+            claimed.give_back()
+            raise
+        reader.flight.asked = plan.call.model
         reader.flight.capped = ranked is not None and ranked.capped
+        if reader.flight.task is not None:  # which may be cancelled before it begins
+            reader.flight.task.add_done_callback(lambda _: claimed.give_back())
         return Live(plan, found, reader, collapsed=False)
 
-    async def _rank(self, plan: Plan) -> Ranked:
-        ranked = await self._edges.router.consider(plan.call, plan.choice, plan.account, plan.links)
+    async def _rank(self, plan: Plan, asker: Asker) -> Ranked:
+        left = self._edges.claims.left(asker.grant)
+        ranked = await self._edges.router.consider(plan.call, plan.choice, plan.account, plan.links, left)
         self._edges.meter.decided(plan.choice.route, ranked.ranking)
         if not ranked.ranking.order:
-            raise self._edges.router.refusal(ranked)
+            spent = self._edges.claims.refusal(asker.grant, ranked.ranking.dropped)
+            raise spent or self._edges.router.refusal(ranked)
         return ranked
 
-    async def _produce(self, flight: Flight, plan: Plan, ranked: Ranked | None) -> None:
-        """Make a recording: ask who is ranked, log what comes, account, tell the readers how it ended, keep, learn."""
+    async def _produce(self, flight: Flight, plan: Plan, ranked: Ranked | None, claimed: Claimed) -> None:
+        """Make a recording: ask who is ranked, log what comes, tell the readers how it ended, keep, learn.
+
+        What each attempt costs is told to all who reckon with it as soon as it is over (accounts.py).
+        """
         epoch, began = self._edges.epoch.current, self._edges.clock.wall()
-        job = Job(flight, plan.call, plan.choice, plan.account)
+        job = Job(flight, plan.call, plan.choice, plan.account, flight.asker, claimed)
         end: Ending
         try:
-            if ranked is None and plan.choice.routed:
-                ranked = await self._rank(plan)
+            if ranked is None and plan.ranked is not None:
+                ranked = await self._rank(plan, job.asker)
             with self._edges.router.asking(ranked):
-                end = await self._edges.producer.make(job, ranked.order if ranked is not None else plan.choice.options)
+                end = await self._edges.producer.make(job, await self._order(plan, ranked))
         except PenstockError as error:
             end = Broken(error)
-        finally:
-            self._edges.accounts.settle(job, began)  # what was received is paid, whoever has left
         flight.finish(end)
         # From here to the end nothing is awaited: whoever comes finds the flight, or the entry.
         self._keep(job, plan, epoch)
         self._learn(job, ranked, began)
 
+    async def _order(self, plan: Plan, ranked: Ranked | None) -> Sequence[Estimate]:
+        if ranked is not None:
+            return ranked.ranking.order
+        return [await self._edges.router.suppose(plan.call, option) for option in plan.choice.options]
+
     def _keep(self, job: Job, plan: Plan, epoch: int) -> None:
         flight, recorder, option = job.flight, job.recorder, job.flight.served
         if plan.key is None or flight.ttl <= 0 or flight.outrun or recorder is None or option is None:
             return
-        recording = flight.recording
-        reason = keep.flaw(recording, recorder.progress, plan.call)
+        reason = keep.flaw(flight.recording, recorder.progress, plan.call)
+        head = flight.recording.head
+        if reason is None and head is not None:
+            key = plan.key
+            if plan.reports_usage != self._plans.reports_usage(plan.choice):
+                key = self._plans.key(plan.call, plan.choice)  # this very call found out; later ones have the new key
+            meta = Meta(
+                key=key,
+                kind=head.kind,
+                provider=option.target.provider,
+                model=option.target.upstream,
+                ended=self._edges.clock.wall(),
+                ttl=flight.ttl,
+                epoch=epoch,
+                usage_asked=head.usage_asked,
+                has_usage=flight.recording.has_usage,
+                usage=flight.bill.usage if flight.bill is not None else None,
+                service=recorder.progress.service,
+                owner=plan.call.owner,
+            )
+            reason = self._put(flight, meta)
         self._edges.meter.stored(reason or "stored")
-        if reason is not None or recording.head is None:
-            return
-        key = plan.key
-        if plan.reports_usage != self._reports_usage(plan.choice):
-            key = self._key(plan.call, plan.choice)  # this very call found out, and later ones have the new key
-        meta = Meta(
-            key=key,
-            kind=recording.head.kind,
-            provider=option.target.provider,
-            model=option.target.upstream,
-            ended=self._edges.clock.wall(),
-            ttl=flight.ttl,
-            epoch=epoch,
-            usage_asked=recording.head.usage_asked,
-            has_usage=recording.has_usage,
-            usage=flight.bill.usage if flight.bill is not None else None,
-            service=recorder.progress.service,
-        )
-        entry = make_entry(meta, recording.events, recording.times)
-        self._edges.store.put(key, entry, expire=flight.ttl + self._terms.stale_if_error)
+
+    def _put(self, flight: Flight, meta: Meta) -> str | None:
+        """Why it is not kept."""
+        if not self._edges.epoch.admits(meta):
+            return "purged"
+        entry = make_entry(meta, flight.recording.events, flight.recording.times)
+        self._edges.store.put(meta.key, entry, expire=flight.ttl + self._terms.stale_if_error)
         flight.land()
+        return None
 
     def _learn(self, job: Job, ranked: Ranked | None, began: float) -> None:
         """What a whole answer teaches of who gave it."""
@@ -261,33 +261,12 @@ class Pipeline:
         usage = job.flight.bill.usage if job.flight.bill is not None else None
         self._edges.router.learn(ranked, option, usage, first=first, began=began)
 
-    def _namespace(self, call: Call, choice: Choice) -> object:
-        return namespace_of(call, client_pays=self._client_pays(choice), shared=self._terms.shared)
-
-    def _client_pays(self, choice: Choice) -> bool:
-        return any(self._edges.providers[option.target.provider].client_pays for option in choice.options)
-
-    def _reports_usage(self, choice: Choice) -> bool:
-        providers = self._edges.providers
-        return all(providers[option.target.provider].reports_usage for option in choice.options)
-
-    def _key(self, call: Call, choice: Choice) -> bytes:
-        """What makes two requests the same; see canonical.py for the body's part."""
-        terms = self._terms
-        # A provider that is not asked for the usage of streams has another answer for each form of a request.
-        form = b"" if self._reports_usage(choice) else b"%d%d" % (call.stream, call.wants_usage)
-        said = msgspec.json.encode((self._namespace(call, choice), call.account, call.forwarded, terms.ignore))
-        targets = msgspec.json.encode(choice.identities)
-        body = canonical.canonical(call.body, terms.ignore)
-        parts = (KEY_VERSION, said, call.path.encode(), call.query, targets, form, call.directives.sample, body)
-        return canonical.key(self._keyed, parts)
-
-    def _ttl(self, plan: Plan) -> float:
-        return policy.lifetime(plan.call.directives, self._terms.ttl) if plan.verdict.keep else 0.0
-
     async def _look_up(self, key: bytes, call: Call) -> Entry | None:
         entry = await self._edges.store.get(key)
-        if entry is None or entry.meta.key != key or entry.meta.epoch != self._edges.epoch.current:
+        if entry is None or entry.meta.key != key:
+            return None
+        epoch = self._edges.epoch
+        if entry.meta.epoch != epoch.current and not epoch.spares(entry.meta):
             return None
         return entry if entry.serves(stream=call.stream, usage=call.wants_usage) else None
 
@@ -299,11 +278,11 @@ class Pipeline:
         """What is given again is saved, and its conversation stays with the model that it is from."""
         option = plan.choice.option(entry.meta.provider, entry.meta.model)
         if option is None:
-            return Hit(entry, freshness, None, stale)
+            return Hit(entry, freshness, None, entry.meta.model, stale)
         now = self._edges.clock.wall()
         if plan.links:
             self._edges.router.learned.given_again(plan.links, option.target.place(plan.account), now)
-        return Hit(entry, freshness, self._edges.accounts.given_again(entry, option, now), stale)
+        return Hit(entry, freshness, self._edges.accounts.given_again(entry, option, now), option.name, stale)
 
     def _stale(self, plan: Plan, found: Entry | None) -> Hit | None:
         if found is None:

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from threading import Lock
 from typing import Final
@@ -16,17 +17,19 @@ import msgspec
 from pricing.cost import Usage
 from pricing.encodings import Encodings, Name
 from pricing.families import about, encoding_of
-from pricing.tokens import Prompt, most, read_prompt, text_tokens
+from pricing.tokens import Counting, Prompt, most, read_prompt, text_tokens
 from proxy.core.call import Call
 from proxy.core.chain import Counted, Counts, Links
 from proxy.core.learned import Asked, Learned, asked_of
-from proxy.core.ranking import Ask, Ranking, rank
+from proxy.core.needs import read_needs
+from proxy.core.ranking import Ask, Estimate, Ranking, View, estimate, rank
 from proxy.core.recording import Recording
 from proxy.core.routing import Choice, Option
 from proxy.core.usage import said
-from proxy.errors import NoModelFits, OverCostCap, PenstockError, UpstreamUnavailable
-from proxy.interfaces import Clock
+from proxy.errors import NoModelFits, OverCostCap, OverLimit, PenstockError, UpstreamUnavailable
+from proxy.interfaces import Clock, Limiter
 
+A_TOKEN: Final = 4  # bytes, more or less
 AT_ONCE: Final = 8 * 1024  # bytes of a request whose tokens are counted on the loop: a millisecond or two
 
 
@@ -39,8 +42,8 @@ class Ranked(msgspec.Struct, frozen=True):
 
     @property
     def capped(self) -> bool:
-        """Did the cap on its cost keep a model away?"""
-        return any(each.reason == "max_cost" for each in self.ranking.dropped)
+        """Did the cap on its cost, or the budget of who pays, keep a model away?"""
+        return any(each.reason in ("max_cost", "budget") for each in self.ranking.dropped)
 
     @property
     def order(self) -> tuple[Option, ...]:
@@ -50,23 +53,47 @@ class Ranked(msgspec.Struct, frozen=True):
 class Router:
     """What is decided is said by `learned` and core/ranking.py."""
 
-    def __init__(self, learned: Learned, clock: Clock) -> None:
+    def __init__(self, learned: Learned, clock: Clock, limiter: Limiter | None = None) -> None:
+        """`limiter`: None where nobody is asked in the end."""
         self.learned = learned
+        self._limiter = limiter
         self._clock = clock
         self._encodings = Encodings(Lock())
         self._loaded: set[Name] = set()
         self._counts = Counts()
 
-    async def consider(self, call: Call, choice: Choice, account: str, links: Links) -> Ranked:
-        """Who is asked; where nobody may be, `refusal` says why."""
+    async def consider(
+        self, call: Call, choice: Choice, account: str, links: Links, left: Decimal | None = None
+    ) -> Ranked:
+        """Who is asked; where nobody may be, `refusal` says why. `left`: of the budget of who pays, if there is one."""
         counted = await self._count(call, choice, links)
-        asked = asked_of(choice, account, call, links, counted)
+        asked, most = asked_of(choice, account, call, links, counted), await self._most(call)
         now = self._clock.wall()
         ask = self.learned.ask(asked, now)
-        if (cap := call.directives.max_cost) is not None:
-            ask = msgspec.structs.replace(ask, max_cost=cap, most=await self._most(call))
-        ranking = rank(choice, ask, self.learned.views(asked, now), datetime.fromtimestamp(now, UTC))
+        ask = msgspec.structs.replace(ask, max_cost=call.directives.max_cost, most=most, left=left)
+        views = self._waiting(asked, self.learned.views(asked, now))
+        ranking = rank(choice, ask, views, datetime.fromtimestamp(now, UTC))
         return Ranked(asked, ask, ranking)
+
+    def _waiting(self, asked: Asked, views: Sequence[View]) -> Sequence[View]:
+        """With what the providers' limits say of each option."""
+        if self._limiter is None:
+            return views
+        found = []
+        for option, view in zip(asked.choice.options, views, strict=True):
+            longest = min(view.rarely, asked.needs.max_output or view.rarely) * asked.needs.choices
+            tokens = asked.base[-1] + round(longest)
+            wait = self._limiter.wait(option.target.provider, option.name, asked.place(option), tokens)
+            found.append(msgspec.structs.replace(view, wait=wait) if wait else view)
+        return found
+
+    async def suppose(self, call: Call, option: Option) -> Estimate:
+        """What a call comes to where there is nothing to choose: bounds, and no more than a guess of its tokens."""
+        most, needs = await self._most(call), read_needs(call.body, call.choices)
+        ask = Ask(needs=needs, upto=(most,), most=most)
+        at = datetime.fromtimestamp(self._clock.wall(), UTC)
+        found = estimate(option, ask, View(factor=self.learned.factor(option)), at)
+        return msgspec.structs.replace(found, tokens=len(call.raw) // A_TOKEN + found.tokens - found.input)
 
     async def _count(self, call: Call, choice: Choice, links: Links) -> Counted:
         """The tokens of a call's prompt, each message counted once; guessed where nothing hangs on it."""
@@ -89,11 +116,14 @@ class Router:
             return most(call.body)
         return await asyncio.to_thread(most, call.body)
 
-    async def estimate(self, call: Call, option: Option, recording: Recording) -> Usage:
-        """The usage of a stream that did not say it: its prompt, and what of the answer came, counted in a thread."""
+    async def estimate(self, call: Call, option: Option, recording: Recording | None) -> Usage:
+        """The usage of an answer that did not say it: its prompt, and what of it came, counted in a thread.
+
+        `recording`: None if nothing came.
+        """
         return await asyncio.to_thread(self._estimated, call, option, recording)
 
-    def _estimated(self, call: Call, option: Option, recording: Recording) -> Usage:
+    def _estimated(self, call: Call, option: Option, recording: Recording | None) -> Usage:
         family = None if option.model is None else option.model.tokenizer
         encoding = encoding_of(family)
         factor = self.learned.factor(option)
@@ -103,9 +133,7 @@ class Router:
             return self._encodings.count(text, encoding) if encoding in self._loaded else about(text)
 
         prompt = read_prompt(call.body, count, encoding).under(family, option.target.upstream).times(factor)
-        # What was let go of a large answer cannot be counted: an event is a token, more or less.
-        output = recording.length if recording.dropped else text_tokens(said(recording), count, family)
-        return Usage(input=prompt.total, cached=0, output=output)
+        return Usage(input=prompt.total, cached=0, output=_answer_tokens(recording, count, family))
 
     async def warm(self, options: Sequence[Option]) -> None:
         """Load what rankings of these need: 0.3 s, 70 MB, and the loop stands still meanwhile, thread or not."""
@@ -145,7 +173,18 @@ class Router:
                 f"No model is sure to cost no more than `x-penstock-max-cost-usd` allows ({said}).",
                 param="x-penstock-max-cost-usd",
             )
+        if all(each.reason == "quota" for each in dropped):
+            return OverLimit(f"Request too large: {said}.", of="tokens")
         return NoModelFits(f"No model of this route can answer this request ({said}).", param="model")
+
+
+def _answer_tokens(recording: Recording | None, count: Counting, family: str | None) -> int:
+    if recording is None or recording.head is None:
+        return 0
+    if not recording.dropped:
+        return text_tokens(said(recording), count, family)
+    # What was let go of a large answer cannot be counted: an event is a token, more or less.
+    return recording.length if recording.head.kind == "stream" else recording.size // A_TOKEN
 
 
 def encoding_for(options: Sequence[Option]) -> Name:

@@ -20,6 +20,7 @@ from proxy.errors import (
     UpstreamTLSError,
     late_answer,
 )
+from proxy.interfaces import Again
 from proxy.settings import Provider as ProviderSettings
 from proxy.transport import Body
 
@@ -112,8 +113,9 @@ class Upstream:
     def scrub(self, said: bytes) -> bytes:
         return said.replace(self._api_key.encode(), b"[key]") if self._api_key else said
 
-    async def open(self, call: Call, target: Target) -> HttpReply:
-        """One attempt; one more where nothing was sent, and one without `stream_options` where they were refused.
+    async def open(self, call: Call, target: Target, *, again: Again | None = None) -> HttpReply:
+        """One attempt; one more where nothing was sent, and one without `stream_options` where they were refused, once
+        `again` has been awaited.
 
         Raises UpstreamError; closes what it does not return.
         """
@@ -122,6 +124,8 @@ class Upstream:
             refusal = await _within(self.first_event_timeout, reply.peek(MAX_REFUSAL))
             if b"stream_options" in refusal or b"include_usage" in refusal:
                 reply.close()
+                if again is not None:
+                    await again()
                 reply = await self._send(call, target, ask_usage=False)
                 # Any other status says nothing: the refusal may have been about something else, quoting this.
                 if reply.status == 200:

@@ -27,7 +27,7 @@ class MakeProxy(Protocol):
         key: str | None = ...,
         clock: SystemClock | None = ...,
         directory: Path | None = ...,
-        **sections: Json,
+        **sections: Any,
     ) -> Proxy: ...
 
 
@@ -125,7 +125,7 @@ def make_proxy(_simulator: Simulator, _undertaker: Undertaker, tmp_path: Path) -
         key: str | None = None,
         clock: SystemClock | None = None,
         directory: Path | None = None,
-        **sections: Json,
+        **sections: Any,
     ) -> Proxy:
         paid = {} if key is None else {"api_key_env": "NOT_READ_HERE"}
         where = directory or tmp_path / f"data{next(numbers)}"

@@ -8,18 +8,34 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from proxy.core.access import Access
+from proxy.accounts import Accounts
+from proxy.claims import Claims
+from proxy.complaints import Complaints
+from proxy.core.access import NOBODY, UNLIMITED, Access, Grant
+from proxy.core.asker import Asker
 from proxy.core.bill import Bill
+from proxy.core.books import Answered, Attempted, Intent
+from proxy.core.breaker import Health
+from proxy.core.budget import Purses
 from proxy.core.call import Call, read_call
-from proxy.core.entry import Entry
+from proxy.core.entry import Entry, Meta
+from proxy.core.learned import Learned
 from proxy.core.load import Load
 from proxy.core.passage import Passage
 from proxy.core.ranking import Ranking
 from proxy.core.routing import Option, Routes, Target
 from proxy.endpoints.intake import Door
+from proxy.flights import Flights
+from proxy.interfaces import Again
+from proxy.interfaces import Clock as AnyClock
 from proxy.interfaces import Listing
+from proxy.interfaces import Meter as AnyMeter
+from proxy.interfaces import Provider as AnyProvider
+from proxy.limiter import Limiter
 from proxy.offers import price_table, routes_of
+from proxy.producer import Means, Producer
 from proxy.reading import read_settings
+from proxy.router import Router
 from proxy.settings import Settings
 
 T = TypeVar("T")
@@ -113,7 +129,15 @@ class LoopClock:
 
 
 class Epoch:
+    """Every purge means all."""
+
     current = 0
+
+    def spares(self, meta: Meta) -> bool:
+        return meta.epoch == self.current
+
+    def admits(self, meta: Meta) -> bool:
+        return meta.epoch == self.current
 
 
 class Meter:
@@ -215,7 +239,7 @@ class Provider:
     def scrub(self, said: bytes) -> bytes:
         return said
 
-    async def open(self, call: Call, _target: Target) -> Reply:
+    async def open(self, call: Call, _target: Target, *, again: Again | None = None) -> Reply:  # noqa: ARG002
         self.calls.append(call)
         if len(self.calls) > len(self._replies):
             try:
@@ -252,3 +276,63 @@ def some_routes(models: Mapping[str, Mapping[str, Any]], **sections: Any) -> Rou
     sections.setdefault("routes", {"any": {"models": names, "baseline": names[-1]}})
     settings = some_settings(models, **sections)
     return routes_of(settings, price_table(settings))
+
+
+def no_limits(clock: AnyClock, *providers: str) -> Limiter:
+    """A limiter that knows none."""
+    return Limiter(clock, providers=dict.fromkeys(providers, UNLIMITED), models={}, queue_timeout={})
+
+
+class Book:
+    """A `Ledger` that remembers."""
+
+    def __init__(self) -> None:
+        self.intents: list[Intent] = []
+        self.attempts: list[Attempted] = []
+        self.answers: list[Answered] = []
+
+    async def intend(self, intent: Intent) -> None:
+        self.intents.append(intent)
+
+    def attempted(self, attempt: Attempted) -> None:
+        self.attempts.append(attempt)
+
+    def answered(self, answer: Answered) -> None:
+        self.answers.append(answer)
+
+
+class Works:
+    """What makes a recording and knows what it costs, over fakes. `limiter` and `purses`: no limits, nothing spent."""
+
+    def __init__(
+        self,
+        providers: Mapping[str, AnyProvider],
+        flights: Flights,
+        meter: AnyMeter,
+        clock: AnyClock,
+        *,
+        limiter: Limiter | None = None,
+        kept_for: float = 60.0,
+    ) -> None:
+        self.health, self.ledger = Health(), Book()
+        self.limiter = limiter or no_limits(clock, *providers)
+        self.router = Router(Learned(self.health, kept_for=kept_for), clock, self.limiter)
+        self.purses = Purses()
+        self.claims = Claims(self.limiter, self.purses, clock)
+        self.accounts = Accounts(self.router, meter, self.ledger, clock)
+        means = Means(
+            providers=providers,
+            health=self.health,
+            load=flights.load,
+            limiter=self.limiter,
+            claims=self.claims,
+            accounts=self.accounts,
+            clock=clock,
+            meter=meter,
+            complaints=Complaints(clock.monotonic),
+        )
+        self.producer = Producer(means)
+
+
+def an_asker(grant: Grant = NOBODY, request: str = "req_1") -> Asker:
+    return Asker(request, "chat", grant)

@@ -17,10 +17,11 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from proxy.app import Application, build_app
-from proxy.cli import bounds_of, client_keys
+from proxy.cli import client_keys, guard_of
 from proxy.clock import SystemClock
 from proxy.reading import read_settings
 from proxy.server import Server
+from proxy.serving import bounds_of
 from proxy.simulator import build_simulator
 
 Json = dict[str, Any]
@@ -217,8 +218,10 @@ class Proxy(Running):
     async def _start(self, stack: AsyncExitStack) -> str:
         settings = read_settings(self._table, source="test")
         self.directory: Path = settings.data.directory
+        keys = client_keys(settings)
+        guard = guard_of(settings, keys)
         self.app: Application = await stack.enter_async_context(
-            build_app(settings, api_keys=self._keys, client_keys=client_keys(settings), clock=self.clock)
+            build_app(settings, api_keys=self._keys, client_keys=keys, guard=guard, clock=self.clock)
         )
         # By looking for them, not by the names of attributes; the server hides what it finds from the collector.
         # By `type`: to be asked for their class makes some objects import what they stand for, which takes a second.
@@ -247,7 +250,7 @@ class Proxy(Running):
         return self.loop.call(lambda: len(self.app.flights))
 
     def metrics(self) -> dict[str, float]:
-        text = self.http.get("/metrics").text
+        text = self.loop.call(self.app.meter.exposition).decode()  # over HTTP it may cost a key
         lines = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in lines}
 

@@ -12,9 +12,8 @@ import pytest
 
 from pricing.cost import Rates, Usage
 from pricing.models import Hours, Model, Period
-from proxy.accounts import Accounts
 from proxy.app import build_app
-from proxy.complaints import Complaints
+from proxy.claims import Claimed
 from proxy.core.bill import Bill
 from proxy.core.breaker import Health
 from proxy.core.call import Call
@@ -22,12 +21,12 @@ from proxy.core.entry import Entry, Meta, make_entry
 from proxy.core.learned import Learned
 from proxy.core.recording import Broken, Ending, Recording
 from proxy.core.routing import Option, Target
-from proxy.errors import PenstockError, UpstreamConnectError, UpstreamReset
+from proxy.errors import PenstockError, UpstreamConnectError, UpstreamReset, UpstreamTimeout
 from proxy.flights import Flight, Flights, Reader
-from proxy.producer import Job, Producer
+from proxy.producer import Job
 from proxy.reading import read_settings
 from proxy.router import Router
-from tests.fakes import Clock, Meter, Provider, Reply, a_call, roomy, some_routes, turns
+from tests.fakes import Clock, Meter, Provider, Reply, Works, a_call, roomy, some_routes, turns
 from tests.scripted import DONE, Scripted, chunk, event, whole_stream
 from tests.support import CHAT, ask, eventually_async
 
@@ -56,29 +55,23 @@ class Scene:
 
     def __init__(self, *replies: Reply | Exception, asks: str = "cheap dear") -> None:
         self.order = [option for name in asks.split() for option in CHOICE.options if option.name == name]
-        self.meter, clock, health = Meter(), Clock(), Health()
+        self.meter, clock = Meter(), Clock()
         self.flights = Flights(on_abandon="cancel", max_entry=1 << 20, load=roomy())
-        self.router = Router(Learned(health, kept_for=60.0), clock)
-        self.accounts = Accounts(self.router, self.meter)
-        providers = {"sim": Provider(*replies)}
-        complaints = Complaints(clock.monotonic)
-        self.producer = Producer(
-            providers, health, self.flights.load, clock=clock, meter=self.meter, complaints=complaints
-        )
-        self.began = clock.now
+        self.works = Works({"sim": Provider(*replies)}, self.flights, self.meter, clock)
+        self.router, self.accounts, self.book = self.works.router, self.works.accounts, self.works.ledger
 
     def lead(self, call: Call | None = None) -> Reader:
         """A call that is being answered, as the pipeline has it answered."""
 
         async def produce(flight: Flight) -> None:
-            job = Job(flight, call or a_call(stream=True), CHOICE, "")
+            asked = call or a_call(stream=True)
+            job = Job(flight, asked, CHOICE, "", flight.asker, Claimed())
+            found = [await self.router.suppose(asked, option) for option in self.order]
             end: Ending
             try:
-                end = await self.producer.make(job, self.order)
+                end = await self.works.producer.make(job, found)
             except PenstockError as error:
                 end = Broken(error)
-            finally:
-                self.accounts.settle(job, self.began)
             flight.finish(end)
 
         return self.flights.lead(None, produce, ttl=0)
@@ -138,17 +131,20 @@ async def test_a_model_without_a_price_has_tokens_and_no_amount() -> None:
     assert (bill.usage, bill.usd) == (Usage(input=1, cached=0, output=2), None)
 
 
-async def test_a_json_answer_without_usage_is_one_without_an_amount() -> None:
-    bill = await Scene(completion()).bill(a_call())
+async def test_a_json_answer_without_usage_is_counted_and_marked() -> None:
+    choice = {"index": 0, "message": {"content": "one two three four"}, "finish_reason": "stop"}
+    bill = await Scene(completion(choices=[choice])).bill(a_call("five words or so here"))
     assert bill is not None
-    assert (bill.usage, bill.usd, bill.estimated) == (None, None, False)
+    assert bill.usage is not None
+    assert (bill.usage.input, bill.usage.output, bill.estimated) == (12, 4, True)
 
 
 @pytest.mark.parametrize("usage", [{"prompt_tokens": -1, "completion_tokens": 1}, "much", [], {"prompt_tokens": "1"}])
 async def test_a_usage_that_makes_no_sense_is_none(usage: object) -> None:
     bill = await Scene(completion(usage=usage)).bill(a_call())
     assert bill is not None
-    assert (bill.usage, bill.usd) == (None, None)
+    assert bill.usage is not None
+    assert bill.estimated
 
 
 async def test_a_stream_without_usage_is_counted_behind_it_and_marked() -> None:
@@ -195,8 +191,6 @@ async def test_a_stream_that_broke_after_its_usage_costs_what_that_says() -> Non
         lambda: Reply(event({"error": {}})[6:], b"", status=500, **JSON),
         lambda: Reply(event({"usage": said(5, 5)})[6:], b"", status=400, **JSON),
         lambda: Reply(event({"error": {"message": "no"}}), b""),
-        lambda: Reply(UpstreamReset("lost")),
-        lambda: Reply(UpstreamReset("lost"), **JSON),
         lambda: Reply(b"<html>", b"", content_type="text/html"),
         lambda: UpstreamConnectError("refused"),
     ],
@@ -207,14 +201,52 @@ async def test_an_error_costs_nothing(reply: Callable[[], Reply | Exception]) ->
     assert scene.meter.bills == []
 
 
-async def test_who_leaves_before_anything_came_owes_nothing() -> None:
-    for replies in ([], [Reply()], [Reply(**JSON)]):
-        scene = Scene(*replies)
-        reader = scene.lead()
-        await turns()
+async def cut(scene: Scene, call: Call, *, leaves: bool) -> Bill:
+    reader = scene.lead(call)
+    await turns()
+    if leaves:
         reader.leave()
-        assert await scene.settled(reader) is None
-        assert scene.meter.bills == []
+    bill = await scene.settled(reader)
+    assert bill is not None
+    assert bill.estimated
+    assert scene.meter.bills == [bill]
+    return bill
+
+
+@pytest.mark.parametrize(("leaves", "reply"), [(True, Reply()), (False, Reply(UpstreamReset("lost")))])
+async def test_a_stream_that_is_cut_before_anything_came_costs_its_prompt(leaves: bool, reply: Reply) -> None:
+    bill = await cut(Scene(reply, asks="cheap"), a_call("five words or so here", stream=True), leaves=leaves)
+    assert bill.usage == Usage(input=12, cached=0, output=0)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "reply", "stream"),
+    [
+        (True, Reply(**JSON), False),
+        (False, Reply(UpstreamReset("lost"), **JSON), False),
+        (False, UpstreamTimeout("late"), False),
+        (False, UpstreamTimeout("late"), True),
+    ],
+)
+async def test_any_other_call_that_is_cut_costs_all_that_was_set_aside(
+    leaves: bool, reply: Reply | Exception, stream: bool
+) -> None:
+    scene = Scene(reply, asks="cheap")
+    call = a_call("five words or so here", stream=stream, max_tokens=1000)
+    bill = await cut(scene, call, leaves=leaves)
+    # 1,000 tokens at 2, and no less than 12 at 1.
+    assert bill.usage is None
+    assert bill.usd is not None
+    assert Decimal("0.002012") <= bill.usd < Decimal("0.0021")
+    assert bill.usd == scene.book.intents[0].reserved
+
+
+async def test_what_is_never_sent_is_neither_charged_nor_counted() -> None:
+    scene = Scene(asks="cheap")
+    reader = scene.lead()
+    reader.leave()
+    assert await scene.settled(reader) is None
+    assert (scene.meter.bills, scene.book.intents) == ([], [])
 
 
 class Counting(Router):
@@ -224,7 +256,7 @@ class Counting(Router):
         super().__init__(Learned(Health(), kept_for=60.0), Clock())
         self.may = asyncio.Event()
 
-    async def estimate(self, call: Call, option: Option, recording: Recording) -> Usage:
+    async def estimate(self, call: Call, option: Option, recording: Recording | None) -> Usage:
         await self.may.wait()
         return await super().estimate(call, option, recording)
 
@@ -232,7 +264,7 @@ class Counting(Router):
 async def test_closing_waits_for_what_is_being_counted() -> None:
     scene = Scene(*(Reply(*UNSAID, b"") for _ in range(5)))
     counting = Counting()
-    scene.accounts = Accounts(counting, scene.meter)
+    scene.accounts._router = counting
     readers = [scene.lead() for _ in range(5)]
     for reader in readers:
         await reader.ended()

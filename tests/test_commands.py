@@ -12,7 +12,12 @@ from typing import IO
 
 import httpx
 import pytest
+from sqlalchemy import insert
 
+from proxy.core.entry import Entry, Meta, pack
+from proxy.ledger.opening import open_database
+from proxy.ledger.schema import requests
+from proxy.store.disk import DiskTier
 from tests.scripted import DONE, Scripted, Wire, chunk, whole_stream
 from tests.support import CHAT, DEADLINE, Json, Simulator, ask, eventually, free_port
 
@@ -201,6 +206,63 @@ def test_a_purge_reaches_a_running_proxy(simulator: Simulator, tmp_path: Path) -
         assert proxy.ask(ask("to be forgotten")).headers["cache-status"].startswith("penstock; hit")
 
 
+def kept(directory: Path) -> None:
+    """A cache with answers of two keys and two models."""
+    disk = DiskTier(directory / "cache", 64 << 20)
+    for owner in ("team-a", "team-b"):
+        for model in ("m", "n"):
+            key = f"{owner}{model}".encode().ljust(32)
+            disk.put(key, pack(Entry(Meta(key, "json", "p", model, 1, 60, 0, False, True, owner=owner), b"{}", ())), 60)
+    disk.close()
+
+
+def test_a_purge_of_some_forgets_these_and_no_others(tmp_path: Path) -> None:
+    kept(tmp_path)
+    config = tmp_path / "penstock.toml"
+    config.write_text(
+        f'[data]\ndirectory = "{tmp_path}"\n[providers.p]\nbase_url = "https://p/v1"\n'
+        '[models.ours]\nprovider = "p"\nupstream = "n"\n'
+    )
+    at = ("--data-dir", str(tmp_path))
+    said = [
+        penstock("cache", "purge", "--key", "team-a", *at, told="n\n"),
+        penstock("cache", "purge", "--key", "team-c", "--yes", *at),
+        penstock("cache", "purge", "--key", "team-a", *at, told="y\n"),
+        penstock("cache", "purge", "--model", "ours", "--yes", *at),
+        penstock("cache", "purge", "--model", "ours", "--yes", "--config", str(config)),
+    ]
+    assert [each.returncode for each in said] == [1, 0, 0, 0, 0], said
+    assert "Forget the answers of key 'team-a' in " in said[0].stdout
+    assert [each.stdout.splitlines()[-1].split()[-3:] for each in said[1:]] == [
+        [number, "answers", "forgotten."] for number in ("0", "2", "0", "1")
+    ]
+    assert penstock("cache", "stats", *at).stdout.startswith("entries  1\n")
+
+
+def test_a_purge_of_one_answer_finds_it_by_its_request(tmp_path: Path) -> None:
+    kept(tmp_path)
+    made = open_database(tmp_path)
+    row = {"at": 1.0, "id": "req-1", "entry": b"team-bn".ljust(32), "key": "team-b", "endpoint": "chat", "asked": "n"}
+    row |= {"outcome": "miss", "status": 200, "provider": "p", "model": "n", "total": 1.0}
+    with made.connect() as connection:
+        connection.execute(insert(requests), row)
+    made.dispose()
+    at = ("--yes", "--data-dir", str(tmp_path))
+    unknown = penstock("cache", "purge", "--request", "req-2", *at)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "no kept answer to a request 'req-2' is known" in unknown.stderr
+    assert penstock("cache", "purge", "--request", "req-1", *at).stdout == "1 answers forgotten.\n"
+    assert penstock("cache", "stats", "--data-dir", str(tmp_path)).stdout.startswith("entries  3\n")
+
+
+def test_a_purge_names_one_thing_at_a_time(tmp_path: Path) -> None:
+    kept(tmp_path)
+    said = penstock("cache", "purge", "--yes", "--key", "team-a", "--model", "m", "--data-dir", str(tmp_path))
+    assert said.returncode == 2
+    assert "name one of --key, --model and --request." in said.stderr
+    assert penstock("cache", "stats", "--data-dir", str(tmp_path)).stdout.startswith("entries  4\n")
+
+
 def test_cache_commands_without_a_cache_say_so(tmp_path: Path) -> None:
     for command in (("stats",), ("purge", "--yes")):
         said = penstock("cache", *command, "--data-dir", str(tmp_path / "nothing"))
@@ -284,6 +346,12 @@ def test_what_the_command_line_says_goes_over_the_file(simulator: Simulator, tmp
         ["explain"],
         ["simulate"],
         ["cache"],
+        ["keys"],
+        ["keys", "create"],
+        ["keys", "list"],
+        ["keys", "show"],
+        ["keys", "revoke"],
+        ["report"],
         ["cache", "stats"],
         ["cache", "purge"],
     ],

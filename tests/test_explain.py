@@ -117,7 +117,7 @@ TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "
 
 def test_the_conversation_of_a_key_is_known_by_its_name(make_proxy: MakeProxy, prompt: str, at_once: None) -> None:
     models = {"alpha": model("alpha", "1", "1", can=["tools"]), "beta": model("beta", "0.5", "20", can=["tools"])}
-    proxy = make_proxy(**routing(**models), keys=KEYS, key="sk-operator")  # type: ignore[arg-type]
+    proxy = make_proxy(**routing(**models), keys=KEYS, key="sk-operator")
     turn: Json = {"model": "any", "messages": [{"role": "user", "content": prompt + " the" * 380}], "tools": TOOLS}
     with post(proxy.url, turn, authorization="Bearer one") as wire:
         said = json.loads(wire.read_body())["choices"][0]["message"]

@@ -200,7 +200,8 @@ def test_without_a_directory_that_can_be_written_everybody_is_answered(
     UNUSABLE[kind](directory)
     proxy = make_proxy(directory=directory)
     assert store_events(proxy) == {"disk_unavailable": 1}
-    assert warnings(caplog, "data.directory: ") == 1
+    assert warnings(caplog, "the cache has no disk") == 1
+    assert warnings(caplog, "there is no ledger") == (kind != "a file in the place of the cache")
     for form in FORMS.values():
         with post(proxy.url, ask(prompt, **form)) as wire:
             assert wire.status == 200

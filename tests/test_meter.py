@@ -11,7 +11,7 @@ from pricing.tokens import Count
 from proxy.core.bill import Bill
 from proxy.core.ranking import Estimate, Ranking
 from proxy.core.routing import Option, Target
-from proxy.meter import CONTENT_TYPE, MODELS, SECONDS, Meter
+from proxy.meter import CONTENT_TYPE, MODELS, SECONDS, Budgeted, Meter
 
 NAMES = {
     "penstock_requests",
@@ -35,6 +35,18 @@ NAMES = {
     "penstock_requests_open",
     "penstock_memory_tier_bytes",
     "penstock_memory_tier_entries",
+    "penstock_limit_refusals",
+    "penstock_turn_wait_seconds",
+    "penstock_calls_waiting",
+    "penstock_calls_under_way",
+    "penstock_budget_usd",
+    "penstock_budget_spent_usd",
+    "penstock_budget_reserved_usd",
+    "penstock_budget_forecast_usd",
+    "penstock_budget_nearly_spent",
+    "penstock_ledger_events",
+    "penstock_ledger_pending_rows",
+    "penstock_ledger_lag_seconds",
 }
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
@@ -52,7 +64,10 @@ def samples(meter: Meter) -> dict[Sample, float]:
 
 
 def test_every_metric_is_there_from_the_start_with_a_word_on_what_it_is() -> None:
-    families = {family.name: family for family in text_string_to_metric_families(Meter().exposition().decode())}
+    meter = Meter()
+    meter.watch_limits(dict, dict)
+    meter.watch_budgets(list)
+    families = {family.name: family for family in text_string_to_metric_families(meter.exposition().decode())}
     assert {name for name in families if not name.endswith("_created")} == NAMES
     assert all(families[name].documentation for name in NAMES)
     assert CONTENT_TYPE.startswith("text/plain; version=0.0.4")
@@ -101,6 +116,53 @@ def test_gauges_are_read_when_they_are_scraped() -> None:
     now |= {"flights": 7, "bytes": 20}
     found = samples(meter)
     assert (found["penstock_flights", ()], found["penstock_memory_tier_bytes", ()]) == (7, 20)
+
+
+def test_limits_and_who_waits_at_them_are_told_by_provider() -> None:
+    meter = Meter()
+    meter.refused("tokens")
+    meter.waited("openai", 0.03)
+    waiting = {"openai": 0.0}
+    meter.watch_limits(lambda: waiting, lambda: {"openai": 3})
+    waiting["openai"] = 2.0
+    found = samples(meter)
+    provider = ("provider", "openai")
+    assert found["penstock_limit_refusals_total", (("limit", "tokens"),)] == 1
+    assert found["penstock_turn_wait_seconds_sum", (provider,)] == 0.03
+    assert found["penstock_calls_waiting", (provider,)] == 2
+    assert found["penstock_calls_under_way", (provider,)] == 3
+
+
+def test_budgets_are_told_by_key_and_a_forecast_only_where_there_is_one() -> None:
+    meter = Meter()
+    month = Budgeted("team", Decimal(50), Decimal(41), Decimal("0.5"), Decimal(61), nearly=True)
+    total = Budgeted("other", Decimal(9), Decimal(0), Decimal(0), None, nearly=False)
+    meter.watch_budgets(lambda: [month, total])
+    found = {
+        (name, dict(labels).get("key")): value
+        for (name, labels), value in samples(meter).items()
+        if name.startswith("penstock_budget")
+    }
+    assert found == {
+        ("penstock_budget_usd", "team"): 50,
+        ("penstock_budget_spent_usd", "team"): 41,
+        ("penstock_budget_reserved_usd", "team"): 0.5,
+        ("penstock_budget_forecast_usd", "team"): 61,
+        ("penstock_budget_nearly_spent", "team"): 1,
+        ("penstock_budget_usd", "other"): 9,
+        ("penstock_budget_spent_usd", "other"): 0,
+        ("penstock_budget_reserved_usd", "other"): 0,
+        ("penstock_budget_nearly_spent", "other"): 0,
+    }
+
+
+def test_what_goes_wrong_in_the_ledger_is_counted() -> None:
+    meter = Meter()
+    meter.ledger_event("write_failed")
+    meter.ledger_pending.set_function(lambda: 7)
+    found = samples(meter)
+    assert found["penstock_ledger_events_total", (("event", "write_failed"),)] == 1
+    assert found["penstock_ledger_pending_rows", ()] == 7
 
 
 def test_two_meters_do_not_count_together() -> None:

@@ -467,7 +467,7 @@ async def test_each_key_has_a_cache_of_its_own(make_proxy: MakeProxy, simulator:
     messages: Any = [{"role": "user", "content": "of my own"}]
     for shared, calls in ((False, 2), (True, 1)):
         simulator.forget()
-        proxy = make_proxy(key="sk-operator", keys=named, cache={"shared": shared})  # type: ignore[arg-type]
+        proxy = make_proxy(key="sk-operator", keys=named, cache={"shared": shared})
         for name in ("a", "b", "a", "b"):
             client: openai.AsyncOpenAI = async_sdk(proxy.base_url, api_key=name)
             await client.chat.completions.create(model="sim-instant", messages=messages)

@@ -5,20 +5,16 @@ from typing import Any
 
 import pytest
 
-from proxy.accounts import Accounts
-from proxy.complaints import Complaints
-from proxy.core.breaker import Health
+from proxy.core.access import NOBODY, Grant
 from proxy.core.call import Call
-from proxy.core.learned import Learned
 from proxy.core.policy import Rules
 from proxy.core.recording import Clean, Head
 from proxy.core.routing import Named, Routes
 from proxy.errors import NoModelFits, NotCached, OverCostCap, UpstreamConnectError, UpstreamReset
 from proxy.flights import Flights
-from proxy.pipeline import Edges, Hit, Live, Pipeline, Terms
-from proxy.producer import Producer
-from proxy.router import Router
-from tests.fakes import Clock, Epoch, Meter, Provider, Reply, Store, a_call, roomy, some_routes, turns
+from proxy.pipeline import Edges, Hit, Live, Pipeline
+from proxy.plans import Plan, Plans, Terms
+from tests.fakes import Clock, Epoch, Meter, Provider, Reply, Store, Works, a_call, an_asker, roomy, some_routes, turns
 from tests.scripted import DONE, chunk, whole_stream
 
 STREAM = whole_stream("one", " two")
@@ -42,12 +38,20 @@ class World:
         self.flights = Flights(on_abandon="finish" if finish else "cancel", max_entry=max_entry, load=roomy())
         providers = {"sim": self.provider, "other": self.other}
         clock, meter = self.clock, self.meter
-        health = Health()
-        router = self.router = Router(Learned(health, kept_for=60.0), clock)
-        complaints = Complaints(clock.monotonic)
-        producer = Producer(providers, health, self.flights.load, clock=clock, meter=meter, complaints=complaints)
-        accounts = Accounts(router, meter)
-        edges = Edges(providers, self.store, self.flights, self.epoch, meter, clock, router, producer, accounts)
+        works = self.works = Works(providers, self.flights, meter, clock)
+        self.router = works.router
+        edges = Edges(
+            providers=providers,
+            store=self.store,
+            flights=self.flights,
+            epoch=self.epoch,
+            meter=meter,
+            clock=clock,
+            router=works.router,
+            claims=works.claims,
+            producer=works.producer,
+            accounts=works.accounts,
+        )
         routes = routes or Routes(
             base_urls={"sim": "http://sim/v1", "other": "http://other/v1"},
             default_provider="sim",
@@ -56,13 +60,14 @@ class World:
             describe=lambda _name, _target: (None, None),
         )
         terms = Terms(secret=b"s" * 32, ignore=(), shared=False, ttl=60.0, stale_if_error=stale)
-        self.pipeline = Pipeline(terms, Rules(), routes, edges)
+        plans = Plans(terms, Rules(), routes, providers, works.limiter.counts_tokens)
+        self.pipeline = Pipeline(plans, edges)
 
-    async def begin(self, call: Call) -> Hit | Live:
-        return await self.pipeline.begin(self.pipeline.plan(call))
+    async def begin(self, call: Call, grant: Grant = NOBODY) -> Hit | Live:
+        return await self.pipeline.begin(self.pipeline.plan(call, grant), an_asker(grant))
 
-    async def live(self, call: Call) -> Live:
-        begun = await self.begin(call)
+    async def live(self, call: Call, grant: Grant = NOBODY) -> Live:
+        begun = await self.begin(call, grant)
         assert isinstance(begun, Live)
         return begun
 
@@ -72,7 +77,10 @@ class World:
         return begun
 
     def key(self, call: Call) -> bytes | None:
-        return self.pipeline.plan(call).key
+        return self.plan(call).key
+
+    def plan(self, call: Call, grant: Grant = NOBODY) -> Plan:
+        return self.pipeline.plan(call, grant)
 
 
 async def read(live: Live) -> list[bytes]:
@@ -224,6 +232,7 @@ async def test_what_was_begun_before_a_purge_is_no_hit_after_it() -> None:
     reply.end()
     await read(live)
     await turns()
+    assert world.store.entries == {}
     assert isinstance(await world.live(a_call(**STREAMED)), Live)
     await world.flights.close()
 
@@ -314,9 +323,9 @@ async def test_a_provider_without_usage_has_a_key_for_each_form() -> None:
 
 async def test_a_plan_that_was_made_before_a_provider_refused_usage_is_made_anew() -> None:
     world = World(Reply(*STREAM, b""))
-    plan = world.pipeline.plan(a_call(stream=True))
+    plan = world.plan(a_call(stream=True))
     world.provider.reports_usage = False
-    begun = await world.pipeline.begin(plan)
+    begun = await world.pipeline.begin(plan, an_asker())
     assert isinstance(begun, Live)
     assert begun.plan.key == world.key(a_call(stream=True)) != plan.key
     await read(begun)
@@ -496,15 +505,15 @@ async def test_only_a_whole_answer_teaches(reply: Callable[[], Reply], learns: b
 
 async def test_the_time_to_the_first_event_is_learned_only_where_it_is_still_known() -> None:
     def soon(world: World) -> float | None:
-        (option, _) = world.pipeline.plan(a_call(**ROUTED)).choice.options
-        account = world.pipeline.plan(a_call(**ROUTED)).account
+        (option, _) = world.plan(a_call(**ROUTED)).choice.options
+        account = world.plan(a_call(**ROUTED)).account
         return world.router.learned._experience.soon(option.target.place(account))
 
     found = []
     for max_entry in (1 << 20, 10):
         reply = Reply()
         world = routed(reply, max_entry=max_entry)
-        await world.router.warm(world.pipeline.plan(a_call(**ROUTED)).choice.options)
+        await world.router.warm(world.plan(a_call(**ROUTED)).choice.options)
         reading = asyncio.ensure_future(read(await world.live(a_call(**ROUTED))))
         for piece in [*STREAM, b""]:
             reply.come(piece)

@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 
-from proxy.complaints import Complaints
-from proxy.core.breaker import FAILURES, Health
+from proxy.claims import Claimed
+from proxy.core.access import UNLIMITED, Limits
+from proxy.core.breaker import FAILURES
 from proxy.core.recording import Broken, Clean, Ending
 from proxy.core.retry import LEAST_REPEATS
 from proxy.core.routing import Choice, Option, Target
 from proxy.core.status import result_of
 from proxy.errors import (
     PenstockError,
+    QueueTimeout,
     UpstreamBadContentType,
     UpstreamConnectError,
     UpstreamError,
@@ -25,8 +27,9 @@ from proxy.errors import (
     UpstreamUnavailable,
 )
 from proxy.flights import Flight, Flights, Reader
-from proxy.producer import Job, Producer
-from tests.fakes import LoopClock, Meter, Provider, Reply, a_call, in_virtual_time, roomy, turns
+from proxy.limiter import Limiter
+from proxy.producer import Job
+from tests.fakes import LoopClock, Meter, Provider, Reply, Works, a_call, in_virtual_time, roomy, turns
 from tests.scripted import chunk, event, whole_stream
 
 STREAM = whole_stream("one", " two")
@@ -51,23 +54,19 @@ class Scene:
     model is asked, the replies come one after the other.
     """
 
-    def __init__(self, *replies: Reply | Exception, models: str = "a b", **said: Any) -> None:
+    def __init__(
+        self, *replies: Reply | Exception, models: str = "a b", limiter: Limiter | None = None, **said: Any
+    ) -> None:
         self.replies = replies
         self.provider = Provider(*replies)
         self.options = tuple(map(option, models.split()))
         self.choice = Choice(self.options, self.options[-1], **said)
-        self.health, self.meter = Health(), Meter()
+        self.meter = Meter()
         self.flights = Flights(on_abandon="cancel", max_entry=1 << 20, load=roomy())
         clock = LoopClock()
         self.now = clock.wall
-        self.producer = Producer(
-            {"sim": self.provider},
-            self.health,
-            self.flights.load,
-            clock=clock,
-            meter=self.meter,
-            complaints=Complaints(clock.monotonic),
-        )
+        works = self.works = Works({"sim": self.provider}, self.flights, self.meter, clock, limiter=limiter)
+        self.producer, self.health = works.producer, works.health
 
     def lead(self, headers: dict[bytes, bytes] | None = None, account: str = "") -> Reader:
         """A call that is being answered, as the pipeline has it answered."""
@@ -76,7 +75,8 @@ class Scene:
         async def produce(flight: Flight) -> None:
             end: Ending
             try:
-                end = await self.producer.make(Job(flight, call, self.choice, account), self.options)
+                found = [await self.works.router.suppose(call, option) for option in self.options]
+                end = await self.producer.make(Job(flight, call, self.choice, account, flight.asker, Claimed()), found)
             except PenstockError as error:
                 end = Broken(error)
             flight.finish(end)
@@ -607,5 +607,64 @@ def test_where_nobody_is_left_the_last_error_is_the_answer(
     async def scene() -> None:
         asked = Scene(reply(), models="a")
         assert isinstance(error_of(await asked.answer()), error)
+
+    in_virtual_time(scene())
+
+
+# Waiting for a turn.
+
+
+def one_at_a_time(*models: str) -> Limiter:
+    """Of each of these models; of all others as many as there are."""
+    alone = dict.fromkeys([("sim", name) for name in models], Limits(max_concurrent=1))
+    return Limiter(LoopClock(), providers={"sim": UNLIMITED}, models=alone, queue_timeout={"sim": 10.0})
+
+
+async def behind_one(asked: Scene, replies: int) -> tuple[Reader, Reader]:
+    """Who is being answered by the first model, and who waits for it."""
+    busy, waits = asked.lead(), asked.lead()
+    await turns()
+    assert len(asked.provider.calls) == replies
+    return busy, waits
+
+
+def test_a_call_waits_for_its_turn_and_is_asked_then() -> None:
+    async def scene() -> None:
+        first = Reply()
+        asked = Scene(first, good(), models="a", limiter=one_at_a_time("a"))
+        busy, waits = await behind_one(asked, 1)
+        first.come(*STREAM, b"")
+        assert await waits.ended() == Clean()
+        assert asked.trace == ["a ok", "a ok"]
+        busy.leave()
+
+    in_virtual_time(scene())
+
+
+def test_who_waits_too_long_is_told_so_and_nothing_is_sent() -> None:
+    async def scene() -> None:
+        asked = Scene(Reply(), models="a", limiter=one_at_a_time("a"))
+        busy, waits = await behind_one(asked, 1)
+        await waits.ended()
+        assert isinstance(error_of(waits), QueueTimeout)
+        assert len(asked.provider.calls) == 1
+        assert asked.free("a")
+        busy.leave()
+        await turns()
+
+    in_virtual_time(scene())
+
+
+@pytest.mark.parametrize(("models", "trace"), [("a b", ["a abandoned", "b ok"]), ("a", ["a abandoned"])])
+def test_a_model_that_went_down_while_a_call_waited_for_it_is_not_asked(models: str, trace: list[str]) -> None:
+    async def scene() -> None:
+        asked = Scene(Reply(), good(), models=models, limiter=one_at_a_time("a"))
+        busy, waits = await behind_one(asked, 1)
+        await asyncio.sleep(1.0)
+        asked.fail("a")
+        busy.leave()
+        await waits.ended()
+        assert asked.trace == trace
+        assert waits.recording.end == Clean() or isinstance(error_of(waits), UpstreamUnavailable)
 
     in_virtual_time(scene())

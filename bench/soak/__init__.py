@@ -20,9 +20,12 @@
     hostile.py    C5, C7  that send too much, or two things at once
     mutated.py    C6  that send what is almost good
     storage.py    S1, S4  disks that fail
-    damaged.py    S2, T8  caches that were damaged or planted
+    damaged.py    S2, T8  caches and ledgers that were damaged or planted
+    books.py      O5, S3, S5  the ledger beside what the provider saw
     at_once.py    K1–K4  many readers, one call
-    tenants.py    T1  clients that must not meet
+    limits.py     K5  more than a key, or a provider, allows
+    budgets.py    K6  more than a key may spend
+    tenants.py    T1, T2  clients that must not meet
     walls.py      T6, T10, T11  what no request can do
     ending.py     S3, O1  proxies that end
     standing.py   O3  checks that stand

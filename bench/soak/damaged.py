@@ -1,5 +1,6 @@
 """Caches that were damaged or planted: never a wrong answer, and nothing in them is ever executed."""
 
+import asyncio
 import os
 import pickle
 import random
@@ -10,13 +11,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from bench.soak.answers import cache, is_good, meaning
 from bench.soak.lab import STORED_ONLY, Lab, Proxy, chat
+from bench.soak.storage import REFUSES, SERVES, refused
 from bench.soak.wire import Call, finished, sent_at_once
+from proxy.core.access import Grant
+from proxy.ledger.keys import create_key
+from proxy.ledger.opening import DATABASE
 
 PLACES = 50
 ENTRIES = 100
@@ -191,6 +196,117 @@ DAMAGES: tuple[Callable[[Path, random.Random], str], ...] = (
     *(_flip_one, _flip_many, _flip_head, _flip_value, _truncate),
     *(_truncate_value, _swap_values, _nonsense, _empty, _log_of_nonsense),
 )
+
+
+LEDGERS = 24
+_RECOVERED = re.compile(r"`(sqlite3 [^`]+)`")
+
+
+async def corrupt_ledger(lab: Lab) -> str:
+    """S2, for the ledger: it is never replaced by an empty one, and what the one line says to do does help."""
+    lab.steps(LEDGERS)
+    dice = random.Random(7)
+    refusals = served = saved = 0
+    with tempfile.TemporaryDirectory() as directory:
+        good = Path(directory, "good")
+        row, secret = create_key(good, Grant("team"), now=0.0)
+        with lab.proxy(data=good, settings='auth = "none"') as proxy:
+            calls = await sent_at_once(proxy.port, [chat(STREAMED, lab.question(), key=secret) for _ in range(200)])
+            await finished(calls)
+        rows = _rows(good)
+        lab.expect(rows == 200, f"{rows} rows of 200 calls")
+        for number in range(LEDGERS):
+            what, damage = _LEDGER_DAMAGES[number % len(_LEDGER_DAMAGES)]
+            data = Path(directory, "damaged")
+            shutil.copytree(good, data)
+            damage(data / DATABASE, dice)
+            code, said = await asyncio.to_thread(refused, lab, data, "")
+            if code == REFUSES:
+                refusals += 1
+                lab.expect(len(said) == 1 and "is damaged" in said[0], f"{what}: {said}")
+                saved += await _repaired(lab, data, said, secret, what)
+            else:  # a byte that no page's order depends on
+                served += 1
+                lab.expect(code == SERVES, f"{what}: exit {code}, {said[-1:]}")
+                lab.expect(what in _MAY_SERVE, f"{what}: a ledger that is damaged was taken")
+            shutil.rmtree(data)
+            lab.step()
+    return (
+        f"{LEDGERS} damages: {refusals} refused with exit {REFUSES} and one line, {served} (a byte or some) unseen; "
+        f"repaired as it says: {saved:,} of {refusals * rows:,} rows, with the key of {row.name!r}, else begun anew"
+    )
+
+
+def _rows(data: Path) -> int:
+    with closing(sqlite3.connect(data / DATABASE)) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM attempts").fetchone()
+    return int(count)
+
+
+async def _repaired(lab: Lab, data: Path, said: list[str], secret: str, what: str) -> int:
+    """How many rows were saved by what the line says; where nothing was, it is moved away, as it says too."""
+    saved, path = 0, data / DATABASE
+    command = _RECOVERED.search(said[0])
+    lab.expect(command is not None, f"{what}: no command in {said[0]!r}")
+    if command is not None and shutil.which("sqlite3"):
+        saved = _restored(path, command[1])
+    if saved:
+        code, again = await asyncio.to_thread(refused, lab, data, "")
+        if code != SERVES:  # what could be read was not enough
+            lab.expect(code == REFUSES and len(again) == 1, f"{what}: repaired, then exit {code}, {again[-1:]}")
+            saved = 0
+    if not saved:
+        _moved_away(path)
+    before = _rows(data) if saved else 0
+    try:
+        with lab.proxy(data=data, settings='auth = "none"', warns=True) as proxy:
+            key = secret if saved else "bench"
+            (call,) = await sent_at_once(proxy.port, [chat(STREAMED, lab.question(), key=key)])
+            await finished([call])
+            lab.expect(is_good(call), f"{what}: repaired ({saved} rows), then status {call.status}")
+    except RuntimeError as error:
+        lab.expect(held=False, otherwise=f"{what}: repaired ({saved} rows), then {str(error)[-60:]}")
+        return 0
+    lab.expect(_rows(data) == before + 1, f"{what}: repaired, {before} rows, then {_rows(data)}")
+    return saved
+
+
+def _restored(path: Path, command: str) -> int:
+    """How many rows are in what the command makes, which is put in the place of the ledger."""
+    subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=False)
+    with suppress(OSError, sqlite3.Error):
+        new = path.with_name(f"{path.name}.new")
+        _moved_away(path)
+        new.replace(path)
+        return _rows(path.parent)
+    return 0
+
+
+def _moved_away(path: Path) -> None:
+    for each in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+        each.unlink(missing_ok=True)
+
+
+def _patched(path: Path, at: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+_LEDGER_DAMAGES: tuple[tuple[str, Callable[[Path, random.Random], object]], ...] = (
+    ("nonsense", lambda path, dice: path.write_bytes(dice.randbytes(100_000))),
+    ("half of it", lambda path, _: os.truncate(path, path.stat().st_size // 2)),
+    ("the head", lambda path, _: _patched(path, 0, b"\xff" * 16)),
+    ("the schema", lambda path, _: _patched(path, 100, b"\xff" * 3000)),
+    (
+        "a page",
+        lambda path, dice: _patched(path, dice.randrange(4, path.stat().st_size // 4096) * 4096, b"\xff" * 4096),
+    ),
+    ("bytes", lambda path, dice: _flip_bytes(path, dice, 200)),
+    ("a byte", lambda path, dice: _flip_bytes(path, dice, 1)),
+    ("empty", lambda path, _: path.write_bytes(b"")),
+)
+_MAY_SERVE = ("bytes", "a byte", "a page", "empty")
 
 
 class Trap:

@@ -38,7 +38,7 @@ async def killed(lab: Lab) -> str:
     slowest = 0.0
     with tempfile.TemporaryDirectory() as directory:
         for number in range(KILLS + 1):
-            with lab.proxy(data=Path(directory)) as proxy:
+            with lab.proxy(data=Path(directory), warns=True) as proxy:  # of what the last process left
                 lab.expect(proxy.running.ready < 1.5, f"start took {proxy.running.ready:.2f} s")
                 slowest = max(slowest, proxy.running.ready)
                 await _look_back(lab, proxy, memory)

@@ -103,13 +103,14 @@ class Lab:
         upstream: int | str | None = None,
         data: Path | None = None,
         warns: bool = False,
+        errs: str = "",
         environ: Mapping[str, str] | None = None,
         under: tuple[str, ...] = (),
     ) -> Iterator[Proxy]:
         """A proxy in front of the simulator, of another port or of a base URL.
 
-        `settings`: TOML, first of the provider, then tables of their own. Its log must hold no error, and no warning
-        unless it `warns`.
+        `settings`: TOML, first of the provider, then tables of their own. Its log must hold no error but those with the
+        words `errs`, and no warning unless it `warns`.
         """
         with tempfile.TemporaryDirectory() as directory:
             here = Path(directory)
@@ -120,13 +121,16 @@ class Lab:
                 options = ("--config", str(config), "--port", "0", "--data-dir", str(data or here / "data"))
                 with started("proxy", "serve", *options, log=words, environ=environ, under=under) as running:
                     yield Proxy(running, log)
-            self._check_log(log.read_text(encoding="utf-8"), warns=warns)
+            self._check_log(log.read_text(encoding="utf-8"), warns=warns, errs=errs)
 
-    def _check_log(self, words: str, *, warns: bool) -> None:
+    def _check_log(self, words: str, *, warns: bool, errs: str) -> None:
         """Nothing that is tried here is the proxy's own mistake."""
         for line in words.splitlines():
             found = re.search(r" (ERROR|WARNING) (.*)", line)
-            bad = line.startswith("Traceback") or (found is not None and (found[1] == "ERROR" or not warns))
+            unwanted = found is not None and not warns
+            if found is not None and found[1] == "ERROR":
+                unwanted = not errs or errs not in line
+            bad = line.startswith("Traceback") or unwanted
             self.expect(not bad, f"the proxy's log: {(found[2] if found else line)[:100]}")
 
     async def simulated(self) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from bench.soak import (
     at_once,
+    books,
+    budgets,
     crowded,
     damaged,
     ending,
@@ -16,6 +18,7 @@ from bench.soak import (
     hostile,
     later,
     leaving,
+    limits,
     mutated,
     outage,
     passing,
@@ -60,15 +63,30 @@ ROWS = (
     Row("C6", "100,000 mutated bodies over 32 kept connections", mutated.mutated),
     Row("C7", "ambiguous, too many, unlisted headers, a provider's own key; 100 times each", hostile.two_things),
     Row("S1", "a cache on a full disk, 200 answers, and room again", storage.full_disk),
+    Row("S1", "a ledger on a full disk, 600 requests with and without a budget, and room again", storage.full_ledger),
     Row("S2", "50 damages to a cache of 100 entries, a restart after each", damaged.corrupt),
+    Row("S2", "24 damages to a ledger, each repaired as it is told", damaged.corrupt_ledger),
     Row("S3", "kill -9 under load, 20 times on one data directory", ending.killed),
+    Row("S3", "the same, and what the ledger says of each call", books.survived),
     Row("S4", "directories that may not be written, without root's rights; 200 answers each", storage.read_only),
+    Row("S5", "the proxy and three commands that make and revoke keys, 1,500 writes each", books.shared),
     Row("K1", "500 identical at once, streamed, and half streamed half JSON; 10 rounds each", at_once.identical),
     Row("K2", "the first client leaves at each chunk", at_once.left_by_the_first),
     Row("K3", "a stream and a JSON call join at every chunk of 50; 20 rounds", at_once.late),
     Row("K4", "50 share an answer that can't be stored, 10 more come later; 10 rounds", at_once.unstorable),
+    Row(
+        "K5",
+        "1,000 at once against 100 a minute, three times; 90 of three keys at a full provider; cancels in its line",
+        limits.by_the_minute,
+    ),
+    Row(
+        "K6",
+        "200 at once on a budget for 50; the same under each fault, with clients that leave, kill -9",
+        budgets.never_over,
+    ),
     Row("K7", "20,000 cancels at random moments, 100 at a time", leaving.cancels),
     Row("T1", "20 keys ask the same 20 questions at once, and 20 strangers after them", tenants.keys_apart),
+    Row("T2", "250 + 250 refusals: another's answer or nobody's, a key almost right or not at all", tenants.timing),
     Row("T6", "other addresses in members, headers, models, targets, environment", walls.nowhere_else),
     Row("T8", "pickles wherever a cache might load them; what the locks pin", damaged.planted),
     Row("T10", "each answer sets cookies, over a host name", walls.no_cookies),
@@ -76,6 +94,9 @@ ROWS = (
     Row("O1", "SIGTERM with 50 open streams, 5 rounds; once with a drain too short for them", ending.drained),
     Row("O3", "1,000 checks each: silent, dead, frozen provider, no data directory", standing.checks),
     Row("O4", "500 streams, readers, large bodies and answers with room for fewer", crowded.overloaded),
+    Row(
+        "O5", "5,000 requests of all kinds by five keys, SIGTERM; the ledger beside the provider's list", books.balanced
+    ),
     Row("PT", "8 MB and 200 MB passed through, up in one piece and in chunks, and down", passing.bodies),
     Row("EQ", "2,000 random requests, good, refused and passed through: direct, cold, warm", equal.equal),
 )

@@ -4,7 +4,8 @@ Rule: a key is known by its digest only. One refusal for all keys that are not i
 """
 
 import hashlib
-from collections.abc import Mapping
+import hmac
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Literal
 
@@ -66,6 +67,19 @@ class Grant(msgspec.Struct, frozen=True):
 NOBODY = Grant("")
 
 
+class KnownKey(msgspec.Struct, frozen=True):
+    """A key as people are told of it, in force or not. Times are seconds since the epoch."""
+
+    grant: Grant
+    source: Literal["settings", "ledger"]
+    created: float | None = None
+    revoked: float | None = None
+
+    def meant(self, said: str) -> bool:
+        """Is this its id or its name?"""
+        return said in (self.grant.id, self.grant.name)
+
+
 class Access:
     """The keys in force, by their SHA-256. Where none was ever made, everybody is NOBODY and has no rights of a key."""
 
@@ -83,8 +97,48 @@ class Access:
             return NOBODY
         found = self._grants.get(digest(shown_key(headers)))
         if found is None or (found.expires is not None and found.expires <= now):
-            raise Unauthorized("No key of this proxy was given, or one that is not in force.")
+            raise no_key()
         return found
+
+
+class Guard(msgspec.Struct, frozen=True):
+    """SHA-256 of the keys of those who run this proxy: the admin's, and one for the metrics alone; None: no such."""
+
+    admin: bytes | None = None
+    metrics: bytes | None = None
+
+    def check_admin(self, headers: Headers) -> None:
+        """Raises Unauthorized, or Forbidden where there is no admin key."""
+        if self.admin is None:
+            raise Forbidden(
+                "Nobody may do this: server.admin_key_env names no environment variable that holds the admin key."
+            )
+        _check_shown(headers, (self.admin,))
+
+    def check_scraper(self, headers: Headers) -> None:
+        """May it read the metrics? Raises Unauthorized, or Forbidden where there is neither key."""
+        keys = [key for key in (self.admin, self.metrics) if key is not None]
+        if not keys:
+            raise Forbidden(
+                "The metrics are for loopback: neither server.metrics_key_env nor server.admin_key_env names an "
+                "environment variable that holds a key to them."
+            )
+        _check_shown(headers, keys)
+
+
+NO_GUARD = Guard()
+
+
+def _check_shown(headers: Headers, keys: Iterable[bytes]) -> None:
+    """In the same time whichever of them it is, and whether it is one. Raises Unauthorized."""
+    shown = digest(shown_key(headers))
+    if not sum([hmac.compare_digest(shown, key) for key in keys]):
+        raise no_key()
+
+
+def no_key() -> Unauthorized:
+    """The one refusal."""
+    return Unauthorized("No key of this proxy was given, or one that is not in force.")
 
 
 def shown_key(headers: Headers) -> bytes:

@@ -6,14 +6,50 @@ answer, or on the baseline that would have given it.
 
 from datetime import datetime
 from decimal import Decimal
+from typing import Literal
 
 import msgspec
 
 from pricing.cost import Usage, charge, usage_of
 from proxy.core.routing import Choice, Option
+from proxy.errors import (
+    PenstockError,
+    UpstreamAuthError,
+    UpstreamBadContentType,
+    UpstreamConnectError,
+    UpstreamFailed,
+    UpstreamStall,
+    UpstreamTimeout,
+    UpstreamTLSError,
+)
 
 NOTHING = Decimal(0)
 MOST = 100_000_000  # tokens of a call, ten times the largest window: who says more says nonsense, not money
+
+
+Charge = Literal["nothing", "said", "counted", "reserve"]
+
+
+def charge_of(
+    status: int | None, error: PenstockError | None, *, said: bool, streamed: bool, begun: bool, whole: bool
+) -> Charge:
+    """What an attempt that was sent is charged: the usage that was said; what was counted; or all that was set aside.
+
+    `status`: of the answer, None if none came; `error`: what it failed with; neither: it was abandoned. `said`: so was
+    its usage. `streamed`: a stream was asked for, or came; `begun`: an event of it has come; `whole`: nothing lacks.
+    """
+    if isinstance(error, (UpstreamConnectError, UpstreamTLSError, UpstreamAuthError)):
+        return "nothing"
+    if status is not None and status != 200:
+        return "nothing"
+    if isinstance(error, UpstreamBadContentType):
+        return "reserve" if error.answered else "nothing"
+    if said:
+        return "said"
+    if isinstance(error, UpstreamFailed) and not begun:
+        return "nothing"
+    late = isinstance(error, (UpstreamTimeout, UpstreamStall)) and not begun
+    return "counted" if whole or (streamed and not late) else "reserve"
 
 
 class Bill(msgspec.Struct, frozen=True):
@@ -44,6 +80,13 @@ def bill(
         instead = worth(choice.baseline, usage, at, service)
         routing = instead - usd if usd is not None and instead is not None else None
     return Bill(option, usage, usd, estimated, routing, _spared(option, usage, usd, at, service))
+
+
+def bounded(found: Bill, most: Decimal | None) -> Bill:
+    """What was only counted: no more than the call can cost, even where more came than was asked for."""
+    if found.usd is None or most is None or found.usd <= most:
+        return found
+    return msgspec.structs.replace(found, usd=most)
 
 
 def worth(option: Option, usage: Usage, at: datetime, service: str | None) -> Decimal | None:

@@ -9,6 +9,13 @@ import msgspec
 
 from pricing.cost import Usage
 
+LONGEST = 256  # characters of a model's name: a client may name a model whatever it likes
+
+
+def cut(name: str) -> str:
+    """A name as the ledger keeps it: no longer than names of models are."""
+    return name[:LONGEST]
+
 
 class Intent(msgspec.Struct, frozen=True):
     """An attempt that is about to be made: the `number`-th (from 1) for this request. `at`: seconds since the epoch.

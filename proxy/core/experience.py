@@ -17,6 +17,8 @@ from proxy.core.routing import Place
 MODELS: Final = 2000  # of a route, and places, that are remembered
 RECENT: Final = 300.0  # answers that a mean is made of, more or less
 AN_ANSWER: Final = 200.0  # tokens, before anything is known
+RARELY: Final = 4.0 * AN_ANSWER
+EXCEEDED: Final = 4.0  # times the mean: lengths are about exponential, so that one in 50 is longer
 UNTRIED: Final = 0.25  # a model that was not tried is taken for so much terser than the tersest that was
 DOUBT: Final = 0.5  # after n answers a model is taken for so much / √n terser than they say
 ELSEWHERE: Final = 8.0  # answers to requests of other kinds that make as sure as one to this kind
@@ -99,6 +101,11 @@ class Lengths(msgspec.Struct):
         terse = min((known.factor for known in self.models.values()), default=1.0)
         verbosity = self.models.get(place, NEVER).hoped(waiting, terse, _kind(prompt, follows))
         return verbosity * self.usual(prompt, follows=follows)
+
+    def rarely(self, place: Place, prompt: int, *, follows: bool) -> float:
+        """Tokens that this model's answers rarely exceed."""
+        known = self.models.get(place, NEVER)
+        return EXCEEDED * max(known.factor, 0.01) * self.usual(prompt, follows=follows)
 
     def answered(self, place: Place, prompt: int, output: float, *, follows: bool) -> None:
         expected, kind = self.usual(prompt, follows=follows), _kind(prompt, follows)

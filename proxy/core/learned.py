@@ -132,12 +132,14 @@ class Learned:
     def _view(self, option: Option, asked: Asked, now: float, *, follows: bool, warm: float) -> View:
         place, waiting = asked.place(option), self._waiting[asked.route, asked.place(option)]
         sure = 1.0 if option.cache is not None and option.cache.automatic is not None else UNTRIED_TRUST
+        lengths = self._experience.of(asked.route)
         return View(
             state=self.health.state(place, now),
             links=self._prefixes.longest(place, asked.links, now - lifetime_of(option)),
             trust=self._experience.trusted(place, sure),
             factor=self.factor(option),
-            output=self._experience.of(asked.route).hoped(place, waiting, asked.base[-1], follows=follows),
+            output=lengths.hoped(place, waiting, asked.base[-1], follows=follows),
+            rarely=lengths.rarely(place, asked.base[-1], follows=follows),
             first=self._experience.soon(place),
             warm=warm,
         )

@@ -13,6 +13,7 @@ Expected cost = this request + those that are expected to follow it (conversatio
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
+from math import inf
 from typing import Final, Literal
 
 import msgspec
@@ -20,7 +21,7 @@ import msgspec
 from pricing.cost import Price, Usage, charge
 from pricing.models import Model, PromptCache
 from pricing.tokens import Count, Prompt
-from proxy.core.experience import AN_ANSWER
+from proxy.core.experience import AN_ANSWER, RARELY
 from proxy.core.needs import Needs
 from proxy.core.routing import Choice, Option
 
@@ -29,15 +30,15 @@ TIE: Final = Decimal("1.005")  # costs so close are equal: then the faster first
 State = Literal["up", "cooling", "down"]
 Reason = Literal[
     "tools", "vision", "audio", "json_schema", "reasoning", "n", "logprobs",
-    "window", "max_output", "max_cost", "unpriced", "cooling", "down",
+    "window", "max_output", "max_cost", "budget", "unpriced", "cooling", "quota", "down",
 ]  # fmt: skip
 
 
 class Ask(msgspec.Struct, frozen=True):
     """What is known of a request. `upto`: its tokens up to each link; `pinned`: index of the option that made what this
     conversation must go on from. `to_come`: requests expected to follow this one; `growth`: tokens by which each is
-    longer, `shared`: the part of this one that each begins with. `most`: more tokens than the prompt has and `max_cost`
-    in USD, where that is capped.
+    longer, `shared`: the part of this one that each begins with. `most`: more tokens than the prompt has. In USD:
+    `max_cost`, where that is capped, and `left` of the budget of who pays, if there is one.
     """
 
     needs: Needs
@@ -48,13 +49,15 @@ class Ask(msgspec.Struct, frozen=True):
     shared: float = 1.0
     most: Prompt | None = None
     max_cost: Decimal | None = None
+    left: Decimal | None = None
 
 
 class View(msgspec.Struct, frozen=True):
     """What is known of an option now. `links`: how many of the request's links its provider has probably cached;
     `trust`: how much of such a belief was billed so before; `factor`: what was learned of its tokenizer; `output`:
     tokens of an answer; `first`: seconds to its first token, if known; `warm`: how likely who follows comes while this
-    request is still cached.
+    request is still cached; `rarely`: tokens that its answers rarely exceed; `wait`: seconds until its provider has
+    room for one more.
     """
 
     state: State = "up"
@@ -64,13 +67,16 @@ class View(msgspec.Struct, frozen=True):
     output: float = AN_ANSWER
     first: float | None = None
     warm: float = 1.0
+    rarely: float = RARELY
+    wait: float = 0.0
 
 
 class Estimate(msgspec.Struct, frozen=True):
     """An option, and what it comes to: tokens, USD for this turn (`usd`) and with the turns to come (`total`).
 
     `reason`: why it is dropped, in a word; `words`: the same for people. `unsure`: what it is not known to do.
-    `count`: the prompt by its tokenizer, nothing learned in it.
+    `count`: the prompt by its tokenizer, nothing learned in it. `most`: USD that it cannot exceed, if that is known;
+    `tokens`: that it takes of a limit until its usage is known; `wait`: see View.
     """
 
     option: Option
@@ -84,6 +90,14 @@ class Estimate(msgspec.Struct, frozen=True):
     unsure: tuple[str, ...] = ()
     reason: Reason | None = None
     words: str = ""
+    most: Decimal | None = None
+    tokens: int = 0
+    wait: float = 0.0
+
+    @property
+    def reserve(self) -> Decimal | None:
+        """USD to set aside for it: as much as it may cost, or where nothing bounds that, as it is expected to."""
+        return self.usd if self.most is None else self.most
 
 
 class Ranking(msgspec.Struct, frozen=True):
@@ -97,8 +111,9 @@ class Ranking(msgspec.Struct, frozen=True):
 def rank(choice: Choice, ask: Ask, views: Sequence[View], at: datetime) -> Ranking:
     """The order in which the options are asked. `views`: of each option; `at`: now, with its zone.
 
-    Where nobody is left, whoever lacks no more than a price, or cools down, is asked; then the model that the client
-    named itself, whose provider may say what is wrong. `order` is empty only where nobody may be asked.
+    Where nobody is left, whoever only has to wait for its turn is asked; or lacks no more than a price, or cools down;
+    then the model that the client named itself, whose provider may say what is wrong. `order` is empty where nobody may
+    be asked.
     """
     estimates = [estimate(option, ask, view, at) for option, view in zip(choice.options, views, strict=True)]
     kept = [each for each in estimates if each.reason is None]
@@ -107,7 +122,7 @@ def rank(choice: Choice, ask: Ask, views: Sequence[View], at: datetime) -> Ranki
         order = _ordered(kept, pinned)
         why = "pinned" if order[0].option is pinned else "cheapest" if len(order) > 1 else "only"
     else:
-        order, why = _last_resort(choice, estimates)
+        order, why = _last_resort(choice, ask, estimates)
     return Ranking(tuple(order), tuple(each for each in estimates if each not in order), why)
 
 
@@ -128,8 +143,11 @@ def _total(each: Estimate) -> Decimal:
     return each.total or Decimal(0)
 
 
-def _last_resort(choice: Choice, estimates: list[Estimate]) -> tuple[list[Estimate], str]:
-    unpriced = [each for each in estimates if each.reason == "unpriced"]
+def _last_resort(choice: Choice, ask: Ask, estimates: list[Estimate]) -> tuple[list[Estimate], str]:
+    waiting = [each for each in estimates if each.reason == "quota" and each.wait < inf]
+    if waiting:
+        return sorted(waiting, key=lambda each: (each.wait, _total(each))), "waiting"
+    unpriced = [each for each in estimates if each.reason == "unpriced" and ask.left is None]
     if unpriced:
         return unpriced, "unpriced"
     cooling = [each for each in estimates if each.reason == "cooling"]
@@ -137,7 +155,7 @@ def _last_resort(choice: Choice, estimates: list[Estimate]) -> tuple[list[Estima
         # One of them, to see whether it still says so: all of them, time and again, would be a storm.
         return sorted(cooling, key=lambda each: (each.total is None, _total(each)))[:1], "cooling"
     named = [each for each in estimates if choice.named and each.option is choice.baseline]
-    if named and named[0].reason not in ("down", "max_cost"):
+    if named and named[0].reason not in ("down", "max_cost", "budget", "unpriced"):
         return named, "named"
     return [], "none"
 
@@ -154,20 +172,25 @@ def estimate(option: Option, ask: Ask, view: View, at: datetime) -> Estimate:
         output=_output(model, ask.needs, view.output),
         first=view.first,
         unsure=tuple(each for each in ask.needs.capabilities if option.can(each) is None),
+        most=None if ask.most is None else most_cost(option, ask.needs, ask.most, at, factor=view.factor),
+        wait=view.wait,
     )
-    priced = _priced(draft, ask, view, at)
-    reason, words = _hindrance(priced, ask, view, at)
+    taken = draft.input + _output(model, ask.needs, view.rarely)
+    priced = _priced(msgspec.structs.replace(draft, tokens=taken), ask, view, at)
+    reason, words = _hindrance(priced, ask, view)
     return msgspec.structs.replace(priced, reason=reason, words=words)
 
 
-def _hindrance(found: Estimate, ask: Ask, view: View, at: datetime) -> tuple[Reason | None, str]:
+def _hindrance(found: Estimate, ask: Ask, view: View) -> tuple[Reason | None, str]:
     """Why this option cannot be asked: what will never do first, then what may be different in a moment."""
     return (
         _incapable(found, ask.needs)
-        or _over_cap(found, ask, view, at)
+        or _over_cap(found, ask)
+        or _over_budget(found, ask)
         or (("down", "it failed too often just now") if view.state == "down" else None)
         or (("cooling", "its provider has asked for a pause") if view.state == "cooling" else None)
         or (("unpriced", f'no price is known: set models."{found.option.name}".price') if found.usd is None else None)
+        or _over_quota(view)
         or (None, "")
     )
 
@@ -184,14 +207,28 @@ def _incapable(found: Estimate, needs: Needs) -> tuple[Reason, str] | None:
     return None
 
 
-def _over_cap(found: Estimate, ask: Ask, view: View, at: datetime) -> tuple[Reason, str] | None:
-    if ask.most is None or ask.max_cost is None:
+def _over_cap(found: Estimate, ask: Ask) -> tuple[Reason, str] | None:
+    if ask.max_cost is None:
         return None
-    most = most_cost(found.option, ask.needs, ask.most, at, factor=view.factor)
-    if most is None:
+    if found.most is None:
         told = f'name max_tokens, or set price and max_output in models."{found.option.name}"'
         return "max_cost", f"nothing bounds what it may cost; {told}"
-    return ("max_cost", f"it may cost {most.normalize():f} USD") if most > ask.max_cost else None
+    return ("max_cost", f"it may cost {found.most.normalize():f} USD") if found.most > ask.max_cost else None
+
+
+def _over_budget(found: Estimate, ask: Ask) -> tuple[Reason, str] | None:
+    if ask.left is None:
+        return None
+    if found.usd is None:
+        return "unpriced", f'no price is known, and this key has a budget: set models."{found.option.name}".price'
+    reserve = found.reserve or Decimal(0)
+    return ("budget", f"it may cost {reserve.normalize():f} USD, more than is left") if reserve > ask.left else None
+
+
+def _over_quota(view: View) -> tuple[Reason, str] | None:
+    if view.wait == inf:
+        return "quota", "it takes more tokens than its provider's limit allows in a minute"
+    return ("quota", "its provider's limits allow no more just now") if view.wait > 0 else None
 
 
 def most_cost(option: Option, needs: Needs, most: Prompt, at: datetime, *, factor: float = 1.0) -> Decimal | None:

@@ -118,11 +118,11 @@ class Routes:
         self._choices = {name: self._routed(name, route) for name, route in routes.items()}
         self._unnamed: dict[str, Option] = {}
 
-    def choice(self, model: str, wish: str | None = None) -> Choice:
-        """Who may answer a call that names this model or route.
+    def choice(self, model: str, wish: str | None = None, may_call: Callable[[str], bool] = lambda _: True) -> Choice:
+        """Who may answer a call that names this model or route; whoever asks `may_call` it.
 
-        `wish`: "exact" forbids another model than the one named; "cheapest" allows one of its tier or above.
-        Raises InvalidRequest: an exact route that is no model.
+        `wish`: "exact" forbids another model than the one named; "cheapest" allows one of its tier or above that may be
+        called too. Raises InvalidRequest: an exact route that is no model.
         """
         route = self._choices.get(model)
         if wish == "exact":
@@ -134,7 +134,7 @@ class Routes:
             return self._alone(model)
         if route is not None:
             return route
-        return self._of_its_tier(model) if wish == "cheapest" else self._alone(model)
+        return self._of_its_tier(model, may_call) if wish == "cheapest" else self._alone(model)
 
     def option(self, model: str) -> Option:
         """The model of that name; one that is not in the table is the default provider's."""
@@ -150,7 +150,7 @@ class Routes:
         option = self.option(model)
         return Choice((option,), option)
 
-    def _of_its_tier(self, model: str) -> Choice:
+    def _of_its_tier(self, model: str, may_call: Callable[[str], bool]) -> Choice:
         tier = self._models[model].tier if model in self._models else None
         if tier is None:
             return self._alone(model)
@@ -159,6 +159,7 @@ class Routes:
             self._known[name]
             for name, each in self._models.items()
             if each.tier is not None and each.tier >= tier and self._same_payer(named.provider, each.provider)
+            if name == model or may_call(name)
         )
         return Choice(equal, self._known[model])
 

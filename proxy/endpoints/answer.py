@@ -2,24 +2,27 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
 from starlette.types import Send
 
 from proxy.complaints import Complaints
+from proxy.core.access import UNLIMITED, Grant
+from proxy.core.asker import Asker
+from proxy.core.books import Answered, cut
 from proxy.core.call import Call
 from proxy.core.recording import Broken, Clean, Head, Recording
-from proxy.core.status import forward_status, hit_status, passed_status, result_of, unanswered_status
+from proxy.core.status import forward_status, hit_status, passed_status, unanswered_status
 from proxy.core.view import shown, template_of
 from proxy.endpoints.client import PIECE, Header, send_error, send_whole
 from proxy.endpoints.intake import ClientLeftError
 from proxy.endpoints.money import comment, hit_money, live_money
 from proxy.errors import Overloaded, PenstockError, ShuttingDown, UpstreamError
 from proxy.ids import Ids
-from proxy.interfaces import Clock, Meter
+from proxy.interfaces import Clock, Ledger, Limiter, Meter, Visit
 from proxy.pipeline import Hit, Live
+from proxy.plans import Plan
 
 # Seconds between two looks at a stream: at most 15 of silence. Every client stands a comment, and nothing else.
 PING_AFTER = 7.5
@@ -30,21 +33,6 @@ LONGEST_NAME = 256  # characters of a model's name in a header; clients refuse h
 UNBUFFERED = (b"x-accel-buffering", b"no")
 
 
-@dataclass(slots=True)
-class Called:
-    """A call to a provider: how it was answered, or failed. Neither: its client left."""
-
-    status: int | None = None
-    error: UpstreamError | None = None
-
-    @property
-    def result(self) -> str:
-        """As a label."""
-        if self.error is not None:
-            return self.error.code or "failed"
-        return "abandoned" if self.status is None else result_of(self.status)
-
-
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What every endpoint answers with."""
@@ -53,23 +41,9 @@ class Desk:
     meter: Meter
     clock: Clock
     complaints: Complaints
+    limiter: Limiter
+    ledger: Ledger
     cost_comment: bool = False  # at the end of a stream
-
-    @contextmanager
-    def calling(self, provider: str) -> Iterator[Called]:
-        """Count a call that no flight makes, and tell the log if the provider fails."""
-        called = Called()
-        try:
-            yield called
-        except UpstreamError as error:
-            called.error = error
-            raise
-        finally:
-            self.meter.attempt(provider, "", called.result)
-            if called.error is not None:
-                self.complaints.failed(provider, called.error)
-            elif called.status is not None:
-                self.complaints.answered(provider, called.status)
 
 
 class Answer:
@@ -81,13 +55,32 @@ class Answer:
         self.id = desk.ids.request()
         self.outcome = "refused"
         self.unread: Callable[[], bool] = lambda: True  # is there something of the request's body yet to come?
+        self.grant: Grant | None = None  # of whoever asks, once that is known
+        self._visit: Visit | None = None
         self._status = 0
+        self._code: str | None = None  # of the error that is answered
+        self._plan: Plan | None = None
+        self._hit: Hit | None = None
+        self._first: float | None = None
+        self._credited = False  # what its answer would have cost is saved
         self._known: tuple[Header, ...] = ()  # what an error says too
         self._live: Live | None = None
+        self._passed_to = ""
         self._endpoint = endpoint
         self._send = send
         self._now: Callable[[], float] = desk.clock.monotonic
         self._began = self._now()
+        self._at = desk.clock.wall()
+
+    def admit(self, grant: Grant) -> Asker:
+        """Count it against the limits of its key. Raises RateLimited."""
+        self.grant = grant
+        self._visit = self._desk.limiter.visit(grant)
+        return Asker(self.id.decode(), self._endpoint, grant)
+
+    def understood(self, plan: Plan) -> None:
+        """What it comes to is known."""
+        self._plan = plan
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,17 +98,58 @@ class Answer:
                 await self._crash()
             return False
         finally:
+            if self._visit is not None:
+                self._visit.leave()
             self._desk.meter.request(self._endpoint, self.outcome, self._status)
+            if self.grant is not None:  # whoever has no key writes nothing into our ledger
+                self._desk.ledger.answered(self._row(self.grant))
+
+    def _row(self, grant: Grant) -> Answered:
+        """What the ledger is told."""
+        plan, hit, live = self._plan, self._hit, self._live
+        provider, model = self._passed_to, ""
+        usage, saved, leader = None, None, None
+        if hit is not None:
+            provider, model = hit.entry.meta.provider, hit.name
+            usage, saved = hit.entry.meta.usage, hit.saved
+        elif live is not None:
+            flight = live.reader.flight
+            served, paid = flight.served, flight.bill
+            provider, model = ("", "") if served is None else (served.target.provider, served.name)
+            usage = None if paid is None else paid.usage
+            if live.is_free:
+                leader = flight.asker.request
+                saved = paid.usd if paid is not None and self._credited else None
+        return Answered(
+            request=self.id.decode(),
+            at=self._at,
+            key=grant.id,
+            endpoint=self._endpoint,
+            asked="" if plan is None else cut(plan.call.model),
+            outcome=self.outcome,
+            status=self._status,
+            code=self._code,
+            provider=provider,
+            model=cut(model),
+            usage=usage,
+            saved=saved,
+            first=self._first,
+            total=self._now() - self._began,
+            leader=leader,
+            entry=None if plan is None else plan.key,
+        )
 
     def _new_id(self) -> bytes:
         """For a reader that is not the first of its recording; JSON text."""
         return b'"' + self._ids.completion() + b'"'
 
     def _first_byte(self) -> None:
-        self._desk.meter.first_byte(self._endpoint, self.outcome, self._now() - self._began)
+        self._first = self._now() - self._began
+        self._desk.meter.first_byte(self._endpoint, self.outcome, self._first)
 
     async def refuse(self, error: PenstockError) -> None:
         self._status = error.status
+        self._code = error.code
         if not isinstance(error, UpstreamError):
             self.outcome = "refused"
         if isinstance(error, Overloaded):
@@ -140,6 +174,7 @@ class Answer:
     async def _break_off(self, said: Iterable[Header], tail: bytes, error: PenstockError) -> None:
         """One error event where a whole one ended, then no clean end."""
         self.outcome = "broken"
+        self._code = error.code
         if _is_open_stream(said) and tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")):
             await self._body(b"data: " + error.body() + b"\n\n")
 
@@ -155,6 +190,7 @@ class Answer:
     def passed(self, provider: str) -> None:
         """The provider is asked what Penstock does not understand."""
         self.outcome = "bypass"
+        self._passed_to = provider
         self._known = ((b"cache-status", passed_status()), (b"x-penstock-provider", _token(provider)))
 
     async def pass_on(
@@ -163,7 +199,7 @@ class Answer:
         """What the provider sends, as it comes; left incomplete where it fails, which is returned."""
         said = list(headers)
         provider_id = next((value for name, value in said if name == b"x-request-id"), None)
-        said = [header for header in said if header[0] != b"x-request-id"]
+        said = self._theirs(said)
         self._status = status
         await self._start(status, [*said, *self._known, *self._ours(provider_id)])
         self._first_byte()
@@ -227,6 +263,7 @@ class Answer:
         await self._body(b"", more=False)
 
     def _hit_headers(self, call: Call, hit: Hit) -> list[Header]:
+        self._hit = hit
         self.outcome = "stale" if hit.stale else "hit"
         self._status = 200
         meta, freshness = hit.entry.meta, hit.freshness
@@ -240,7 +277,17 @@ class Answer:
         ]
 
     def _ours(self, provider_id: bytes | None) -> list[Header]:
-        return [(b"x-penstock-request-id", self.id), (b"x-request-id", provider_id or self.id)]
+        ids = [(b"x-penstock-request-id", self.id), (b"x-request-id", provider_id or self.id)]
+        return ids if self.grant is None else [*ids, *self._desk.limiter.standing(self.grant)]
+
+    def _theirs(self, headers: Iterable[Header]) -> list[Header]:
+        """Of the provider's headers those that say what we do not: its id is among ours, and a key's limits are its."""
+        limited = self.grant is not None and self.grant.limits != UNLIMITED
+        return [
+            header
+            for header in headers
+            if header[0] != b"x-request-id" and not (limited and header[0].startswith(b"x-ratelimit-"))
+        ]
 
     async def live(self, call: Call, live: Live, head: Head) -> None:
         """What a recording holds and will hold, as this reader is to see it."""
@@ -271,7 +318,8 @@ class Answer:
     def _credit(self, live: Live) -> None:
         """A joiner has had its whole answer: what it would have cost is saved."""
         flight = live.reader.flight
-        if live.collapsed and flight.bill is not None and flight.served is not None:
+        if live.is_free and flight.bill is not None and flight.served is not None:
+            self._credited = True
             self._desk.meter.saved("collapse", flight.served, flight.bill.usd)
 
     async def _stream(self, call: Call, live: Live, head: Head) -> None:
@@ -298,6 +346,7 @@ class Answer:
         if isinstance(recording.end, Broken):
             frame = b"" if recording.end.told else b"data: " + recording.end.error.body() + b"\n\n"
             self.outcome = "broken"
+            self._code = recording.end.error.code
             await self._body(last + frame)
         else:
             tail = comment(live) if self._desk.cost_comment else b""
@@ -323,7 +372,7 @@ class Answer:
         return [
             *self._forwarded_headers(live, stored=keeps),
             *self._ours(provider_id),
-            *(header for header in head.headers if header[0] != b"x-request-id"),
+            *self._theirs(head.headers),
         ]
 
     @staticmethod

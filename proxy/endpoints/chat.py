@@ -6,13 +6,15 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from proxy.core.access import Grant
+from proxy.core.asker import Asker
 from proxy.core.call import HEEDED, Call, Headers, header_map, read_call
 from proxy.core.memo import Memo
 from proxy.endpoints.answer import Answer, Desk
 from proxy.endpoints.client import Attendance
 from proxy.endpoints.intake import Door, read_body
 from proxy.errors import NotCached
-from proxy.pipeline import Hit, Pipeline, Plan
+from proxy.pipeline import Hit, Pipeline
+from proxy.plans import Plan
 
 PLANS = 32 * 1024 * 1024  # bytes of requests whose meaning is remembered
 _PLAN_WEIGHT = 4  # a parsed body takes so many times the room of its bytes, the bytes included
@@ -53,11 +55,14 @@ class ChatCompletions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with Answer(self.endpoint, send, self._desk) as answer:
             headers = header_map(scope["headers"])
-            grant = self._door.check(headers)
+            grant = answer.grant = self._door.check(headers)
             raw = await read_body(receive, self._door)
             answer.unread = _read
             address = scope["query_string"], scope.get("path_params", _NONE).get("deployment")
-            await self._answer(self._plan(raw, address, headers, grant), receive, answer)
+            plan = self._plan(raw, address, headers, grant)
+            answer.understood(plan)
+            asker = answer.admit(grant)  # what makes no sense, or may not be asked for, does not count
+            await self._answer(plan, asker, receive, answer)
 
     def _plan(self, raw: bytes, address: Address, headers: Headers, grant: Grant) -> Plan:
         """What the request comes to; remembered, for when the same bytes come again."""
@@ -67,15 +72,15 @@ class ChatCompletions:
             query, deployment = address
             forward = self._options.forward
             call = read_call(self.path, raw, headers, query=query, deployment=deployment, grant=grant, forward=forward)
-            plan = self._pipeline.plan(call)
+            plan = self._pipeline.plan(call, grant)
             values = raw.count(b",") + raw.count(b"[") + raw.count(b"{")
             self._plans.put(request, plan, _PLAN_WEIGHT * len(raw) + _PLAN_OVERHEAD * (1 + values // 16))
         return plan
 
-    async def _answer(self, plan: Plan, receive: Receive, answer: Answer) -> None:
+    async def _answer(self, plan: Plan, asker: Asker, receive: Receive, answer: Answer) -> None:
         call = plan.call
         try:
-            begun = await self._pipeline.begin(plan)
+            begun = await self._pipeline.begin(plan, asker)
         except NotCached:
             answer.unanswered()
             raise

@@ -1,6 +1,7 @@
 """The client at the other end: is it still there, and what is sent to it."""
 
 import asyncio
+import math
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
@@ -76,7 +77,7 @@ async def send_error(send: Send, error: PenstockError, headers: Iterable[Header]
     if error.retry is not None:
         extra.append((b"x-should-retry", b"true" if error.retry else b"false"))
     if error.retry_after is not None:
-        extra.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+        extra.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
     if close:
         extra.append((b"connection", b"close"))
     await send_whole(send, error.status, extra, error.body())

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 from starlette.types import Receive
 
-from proxy.core.access import Access, Grant
+from proxy.core.access import NO_GUARD, Access, Grant, Guard
 from proxy.core.call import Headers
 from proxy.core.load import Load
 from proxy.errors import (
@@ -30,7 +30,8 @@ class ClientLeftError(Exception):
 class Door(msgspec.Struct, frozen=True):
     """Who may come in. A web page elsewhere must not be able to spend: it has an Origin, and may rebind a name.
 
-    `body_timeout`: seconds for a body to be there, however fast its pieces come.
+    `loopback_only`: nobody else reaches the port. `body_timeout`: seconds for a body to be there, however fast its
+    pieces come.
     """
 
     origins: frozenset[str]
@@ -40,6 +41,7 @@ class Door(msgspec.Struct, frozen=True):
     access: Access
     load: Load
     wall: Callable[[], float]
+    guard: Guard = NO_GUARD
 
     def check(self, headers: Headers) -> Grant:
         """Who comes in with a body that is understood.
@@ -47,6 +49,11 @@ class Door(msgspec.Struct, frozen=True):
         Raises Forbidden, Unauthorized, UnsupportedMediaType, UnsupportedEncoding, BodyTooLarge or InvalidRequest.
         """
         grant = self.enter(headers)
+        self.check_body(headers)
+        return grant
+
+    def check_body(self, headers: Headers) -> None:
+        """Raises UnsupportedMediaType, UnsupportedEncoding, BodyTooLarge or InvalidRequest."""
         media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if media != b"application/json" and not media.endswith(b"+json"):
             raise UnsupportedMediaType("The body must be JSON and say so: `Content-Type: application/json`.")
@@ -57,7 +64,6 @@ class Door(msgspec.Struct, frozen=True):
             raise InvalidRequest("`Content-Length` must be a number.")
         if int(length) > self.max_body:
             raise self.too_large()
-        return grant
 
     def enter(self, headers: Headers) -> Grant:
         """Who comes in. Raises Forbidden or Unauthorized."""
@@ -68,8 +74,22 @@ class Door(msgspec.Struct, frozen=True):
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1") not in self.origins:
             raise Forbidden("This Origin is not named in server.cors_origins.")
-        if self.loopback_only and not _is_loopback(headers.get(b"host", b"")):
+        if self.loopback_only and not self.access.any_made and not _is_loopback(headers.get(b"host", b"")):
             raise Forbidden("Without keys this proxy answers to loopback names only (localhost, 127.0.0.1, [::1]).")
+
+    def check_admin(self, headers: Headers) -> None:
+        """Raises Forbidden or Unauthorized."""
+        self.check_origin(headers)
+        self.guard.check_admin(headers)
+
+    def check_scraper(self, headers: Headers) -> None:
+        """May it read the metrics? Under loopback's own names without a key; what stands before it uses others.
+
+        Raises Forbidden or Unauthorized.
+        """
+        self.check_origin(headers)
+        if not (self.loopback_only and _is_loopback(headers.get(b"host", b""))):
+            self.guard.check_scraper(headers)
 
     def too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body is larger than {self.max_body} bytes (server.max_body).")

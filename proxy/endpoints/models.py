@@ -1,4 +1,4 @@
-"""`/v1/models`: what may be called: the routes and models of the settings, and what the default provider lists."""
+"""`/v1/models`: what this key may call of the settings' routes and models, and of what the default provider lists."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,8 +6,10 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from proxy.core.access import Grant
 from proxy.core.call import ACCOUNT, CREDENTIALS, announces_body, header_map
 from proxy.endpoints.answer import Answer, Desk
+from proxy.endpoints.calling import calling
 from proxy.endpoints.client import Attendance
 from proxy.endpoints.intake import ClientLeftError, Door
 from proxy.errors import NotFound
@@ -33,26 +35,28 @@ class Models:
         async with Answer(self.endpoint, send, self._desk) as answer:
             headers = header_map(scope["headers"])
             answer.unread = lambda: announces_body(headers)
-            self._door.enter(headers)
+            grant = self._door.enter(headers)
             wanted: str | None = scope["path_params"].get("model")
             if wanted == "":
                 raise NotFound("There is no such path here: leave out the slash at its end.")
+            asker = answer.admit(grant)
             answer.outcome = "bypass"
             async with Attendance(receive) as client:
                 account = tuple((name, headers[name]) for name in CREDENTIALS + ACCOUNT if name in headers)
-                with self._desk.calling(self._provider.name) as called:
+                async with calling(self._desk, asker, self._provider, free=True) as called:
                     listing = await self._provider.models(account)
                     called.status = listing.status
-                await answer.whole(*self._answer(listing, wanted))
+                await answer.whole(*self._answer(listing, wanted, grant))
             if client.left:
                 raise ClientLeftError
 
-    def _answer(self, listing: Listing, wanted: str | None) -> tuple[int, Headers, bytes]:
+    def _answer(self, listing: Listing, wanted: str | None, grant: Grant) -> tuple[int, Headers, bytes]:
         """Status, headers, body. A provider that refuses the client's own key is not papered over with our part."""
         if listing.models is None:
             headers = ((b"content-type", listing.content_type), *listing.headers)
             return listing.status, headers, self._provider.scrub(listing.body)
-        found = self._merged(listing.models)
+        merged = self._merged(listing.models)
+        found = {name: model for name, model in merged.items() if grant.may_call(name)}
         if wanted is None:
             return 200, JSON, msgspec.json.encode({"object": "list", "data": list(found.values())})
         if wanted not in found:

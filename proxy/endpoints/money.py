@@ -13,11 +13,11 @@ def hit_money(hit: Hit) -> list[Header]:
 
 
 def live_money(live: Live) -> list[Header]:
-    """What this reader's answer cost, once that is known. Who joined pays nothing."""
+    """What this reader's answer cost, once that is known. Where another pays it is free."""
     bill = live.reader.flight.bill
     if bill is None:
         return []
-    if live.collapsed:
+    if live.is_free:
         return _money(NOTHING, bill.usd, b"collapse")
     said = _money(bill.usd, bill.routing, b"routing; estimated")
     if bill.prompt_cache:

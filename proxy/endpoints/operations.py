@@ -33,6 +33,6 @@ class Operations:
         return Response("ready\n", media_type=PLAIN)
 
     async def metrics(self, request: Request) -> Response:
-        """For a scraper, not for a web page. Raises Forbidden."""
-        self._door.check_origin(header_map(request.scope["headers"]))
+        """For a scraper, not for a web page. Raises Forbidden or Unauthorized."""
+        self._door.check_scraper(header_map(request.scope["headers"]))
         return Response(self._exposition(), media_type=self._media_type)

@@ -7,9 +7,11 @@ from typing import Any, Self
 from starlette.types import Receive, Scope, Send
 
 from proxy.core.access import NOBODY, Grant, check_passthrough
+from proxy.core.asker import Asker
 from proxy.core.call import Headers, header_map
 from proxy.core.passage import PREFIX, Passage, read_passage, returned_headers
-from proxy.endpoints.answer import Answer, Called, Desk
+from proxy.endpoints.answer import Answer, Desk
+from proxy.endpoints.calling import Called, calling
 from proxy.endpoints.client import Attendance
 from proxy.endpoints.intake import ClientLeftError, Door, late_body
 from proxy.errors import (
@@ -116,8 +118,9 @@ class Passthrough:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with Answer(self.endpoint, send, self._desk) as answer:
             headers = header_map(scope["headers"])
-            grant = self._door.enter(headers)
+            grant = answer.grant = self._door.enter(headers)
             passage = self._passage(scope, headers, grant)
+            asker = answer.admit(grant)
             upload = Upload(receive, silence=self._door.body_timeout, patience=self._provider.idle_timeout)
             if not passage.has_body:
                 upload.whole = True
@@ -129,7 +132,7 @@ class Passthrough:
                 when_lost["call"](lambda: upload.give_up(ClientLeftError()))
             with self._door.load.reading():
                 async with upload, Attendance(receive, after=upload.over) as client:
-                    await self._pass(passage, upload, answer)
+                    await self._pass(passage, upload, asker, answer)
             if client.left:
                 raise ClientLeftError
 
@@ -146,8 +149,8 @@ class Passthrough:
             check_passthrough(raw_path.removeprefix(PREFIX + b"/"), grant)
         return read_passage(scope["method"], raw_path, scope["query_string"], headers, self._forward)
 
-    async def _pass(self, passage: Passage, upload: Upload, answer: Answer) -> None:
-        with self._desk.calling(self._provider.name) as called:
+    async def _pass(self, passage: Passage, upload: Upload, asker: Asker, answer: Answer) -> None:
+        async with calling(self._desk, asker, self._provider) as called:
             try:
                 reply = await self._provider.relay(passage, upload if passage.has_body else None)
             except UpstreamError:

@@ -18,7 +18,8 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def build_simulator() -> ASGIApp:
-    """An OpenAI-compatible provider, with `/simulator/calls` and `/simulator/last` to see what reached it.
+    """An OpenAI-compatible provider, with `/simulator/calls`, `/simulator/served` and `/simulator/last` to
+    see what reached it.
 
     Everything under `/v1/mirror/` says what came.
     """
@@ -37,6 +38,7 @@ def build_simulator() -> ASGIApp:
         _route("/v1/models", {"GET": _models}),
         _route("/v1/models/{id:path}", {"GET": _model}),
         _route("/simulator/calls", {"GET": inspection.calls, "DELETE": inspection.forget}),
+        _route("/simulator/served", {"GET": inspection.served}),
         _route("/simulator/last", {"GET": inspection.last}),
     ]
     # Neither redirects nor Starlette's own middleware: what is wrapped around `send` hides the transport from `reset`.
@@ -71,6 +73,10 @@ class _Inspection:
     async def forget(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._chat.forget()
         await self.calls(scope, receive, send)
+
+    async def served(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`[{asked, ended, prompt_tokens, completion_tokens, cached_tokens}]`: each call, in the order they came."""
+        await _json(list(self._chat.counts.lines), scope, receive, send)
 
     async def last(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`{method, path, query, headers: {name: value}, pairs: [[name, value]], body, raw}`; body null if no JSON."""

@@ -16,7 +16,7 @@ from proxy.simulator.memory import Memory
 from proxy.simulator.render import Stamp, completion, stream
 from proxy.simulator.request import Chat, read
 from proxy.simulator.script import Script, whole
-from proxy.simulator.tally import Counts
+from proxy.simulator.tally import Counts, Line
 
 _AT_ONCE = Pace(0.0, 0.0)
 _NO_FAULT = Behaviour()
@@ -44,16 +44,16 @@ class ChatCompletions:
 
     async def post(self, scope: Scope, receive: Receive, send: Send) -> None:
         counts = self.counts
-        counts.begin()
+        line = counts.begin()
         outcome = Outcome.FAILED
         try:
-            outcome = await self._answer(counts, scope, receive, send)
+            outcome = await self._answer(counts, line, scope, receive, send)
         except CallerLeftError:
             outcome = Outcome.HUNG_UP
         finally:
-            counts.end(outcome)
+            counts.end(line, outcome)
 
-    async def _answer(self, counts: Counts, scope: Scope, receive: Receive, send: Send) -> Outcome:
+    async def _answer(self, counts: Counts, line: Line, scope: Scope, receive: Receive, send: Send) -> Outcome:
         began = time.monotonic()
         headers = Headers(scope=scope)
         options = ";".join(headers.getlist("x-simulator"))
@@ -64,24 +64,22 @@ class ChatCompletions:
             chat = read(raw, options)
         except ApiError as error:
             return await _deliver(Plan(refused(error, on_any_answer(options)), _AT_ONCE), began).run(receive, send)
-        return await self._serve(chat, raw, counts, began, receive, send)
-
-    async def _serve(
-        self, chat: Chat, raw: bytes, counts: Counts, began: float, receive: Receive, send: Send
-    ) -> Outcome:
-        if chat.behaviour.fail is not None:
-            chat = msgspec.structs.replace(chat, behaviour=self._memory.while_failing(chat.behaviour, raw))
-        plan = _plan(chat)
-        served = counts.served(chat.model.id)
-        served.calls += 1
+        line.asked = chat.request.model
+        plan = self._plan(chat, raw)
+        counts.called(chat.model.id)
         delivery = _deliver(plan, began)
         try:
             return await delivery.run(receive, send)
         finally:
             if plan.answer is not None and plan.script.billed:
-                served.prompt_tokens += plan.answer.prompt.tokens
-                served.cached_tokens += plan.answer.prompt.cached
-                served.completion_tokens += delivery.tokens_sent
+                prompt = plan.answer.prompt
+                completion = delivery.tokens_sent
+                counts.sent(line, chat.model.id, prompt=prompt.tokens, cached=prompt.cached, completion=completion)
+
+    def _plan(self, chat: Chat, raw: bytes) -> Plan:
+        if chat.behaviour.fail is not None:
+            chat = msgspec.structs.replace(chat, behaviour=self._memory.while_failing(chat.behaviour, raw))
+        return _plan(chat)
 
 
 def check_key(headers: Headers) -> None:

@@ -1,9 +1,12 @@
 """What was asked and served: the other side of the proxy's own figures."""
 
+from collections import deque
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from proxy.simulator.delivery import Outcome
+
+REMEMBERED: Final = 100_000  # calls, one by one
 
 
 @dataclass(slots=True)
@@ -11,6 +14,17 @@ class Served:
     """Per model. Tokens are those that were sent: of a caller who left half-way, those up to there."""
 
     calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Line:
+    """One call: the model as it was named, options and all, how it ended (`open` until then), the tokens sent."""
+
+    asked: str = ""
+    ended: str = "open"
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
@@ -26,13 +40,18 @@ class Counts:
     answered: int = 0
     failed: int = 0
     by_model: dict[str, Served] = field(default_factory=dict)
+    lines: deque[Line] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
-    def begin(self) -> None:
+    def begin(self) -> Line:
         self.calls += 1
         self.open += 1
+        line = Line()
+        self.lines.append(line)
+        return line
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, line: Line, outcome: Outcome) -> None:
         self.open -= 1
+        line.ended = outcome.value
         match outcome:
             case Outcome.ANSWERED:
                 self.answered += 1
@@ -41,8 +60,22 @@ class Counts:
             case Outcome.FAILED:
                 self.failed += 1
 
-    def served(self, model: str) -> Served:
+    def called(self, model: str) -> None:
+        """It is a call of this model."""
+        self._of(model).calls += 1
+
+    def sent(self, line: Line, model: str, *, prompt: int, cached: int, completion: int) -> None:
+        """It was sent so many tokens, and is billed for them."""
+        for each in (self._of(model), line):
+            each.prompt_tokens += prompt
+            each.cached_tokens += cached
+            each.completion_tokens += completion
+
+    def _of(self, model: str) -> Served:
         return self.by_model.setdefault(model, Served())
 
     def shown(self) -> dict[str, Any]:
-        return asdict(self)
+        """All but the single calls."""
+        figures = ("calls", "open", "hung_up", "answered", "failed")
+        by_model = {model: asdict(served) for model, served in self.by_model.items()}
+        return {**{name: getattr(self, name) for name in figures}, "by_model": by_model}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from proxy.core.access import NOBODY, Access, Grant, check_passthrough, digest
-from proxy.errors import Forbidden, InvalidRequest, PenstockError, Unauthorized
+from proxy.core.access import NOBODY, Access, Grant, Guard, KnownKey, check_passthrough, digest
+from proxy.errors import Forbidden, InvalidRequest, ModelNotAllowed, PenstockError, Unauthorized
 
 TEAM = Grant("team", "team", passthrough=frozenset({b"files", b"vector_stores"}))
 ACCESS = Access({digest(b"sk-team"): TEAM, digest(b"sk with spaces"): Grant("odd", "odd")})
@@ -52,6 +52,98 @@ def test_there_is_one_refusal_for_everything_else(headers: dict[bytes, bytes]) -
         ACCESS.grant(headers, 0.0)
     assert (caught.value.status, caught.value.code) == (401, "invalid_api_key")
     assert caught.value.message == "No key of this proxy was given, or one that is not in force."
+
+
+SHOWN = {b"authorization": b"Bearer sk-team"}
+
+
+def test_a_key_is_refused_from_the_moment_on_at_which_it_expires() -> None:
+    access = Access({digest(b"sk-team"): Grant("team", "team", expires=10.0)})
+    assert access.grant(SHOWN, 9.9).name == "team"
+    with pytest.raises(Unauthorized):
+        access.grant(SHOWN, 10.0)
+
+
+def test_once_there_are_keys_they_are_asked_for_even_if_none_is_in_force_any_more() -> None:
+    access = Access({})
+    access.replace({digest(b"sk-team"): TEAM}, any_made=True)
+    assert access.grant(SHOWN, 0.0) is TEAM
+    access.replace({}, any_made=True)
+    for headers in (SHOWN, {}):
+        with pytest.raises(Unauthorized):
+            access.grant(headers, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("models", "name", "may"),
+    [
+        (("*",), "anything", True),
+        (("gpt-4.1", "economy"), "economy", True),
+        (("gpt-4.1",), "gpt-4.1-mini", False),
+        (("gpt-*",), "gpt-4.1", True),
+        (("gpt-*",), "gpt-", True),
+        (("gpt-*",), "o3", False),
+        (("gpt",), "GPT", False),
+        ((), "gpt", False),
+    ],
+)
+def test_a_key_may_call_what_it_names_and_what_begins_so(models: tuple[str, ...], name: str, may: bool) -> None:
+    grant = Grant("a", "a", models)
+    assert grant.may_call(name) is may
+    if may:
+        grant.check_model(name)
+        return
+    with pytest.raises(ModelNotAllowed) as caught:
+        grant.check_model(name)
+    assert (caught.value.status, caught.value.param, caught.value.retry) == (403, "model", False)
+
+
+def test_a_key_is_meant_by_its_id_or_its_name() -> None:
+    key = KnownKey(Grant("team", "pk_1"), "ledger")
+    assert [key.meant(said) for said in ("team", "pk_1", "pk_2", "")] == [True, True, False, False]
+
+
+ADMIN, SCRAPER = {b"authorization": b"Bearer admin"}, {b"api-key": b"scraper"}
+WRONG = [{}, {b"authorization": b""}, {b"authorization": b"Bearer admi"}, {b"api-key": digest(b"admin")}, SHOWN]
+
+
+def guarded(guard: Guard, headers: dict[bytes, bytes]) -> tuple[str | None, str | None]:
+    """The codes with which the admin's part and the metrics are refused."""
+    codes: list[str | None] = []
+    for check in (guard.check_admin, guard.check_scraper):
+        try:
+            check(headers)
+            codes.append(None)
+        except PenstockError as error:
+            codes.append(error.code)
+    return codes[0], codes[1]
+
+
+def test_the_admin_key_opens_both_and_the_key_to_the_metrics_no_more_than_them() -> None:
+    both = Guard(digest(b"admin"), digest(b"scraper"))
+    assert guarded(both, ADMIN) == (None, None)
+    assert guarded(both, SCRAPER) == ("invalid_api_key", None)
+    assert guarded(Guard(digest(b"admin")), SCRAPER) == ("invalid_api_key", "invalid_api_key")
+    assert guarded(Guard(metrics=digest(b"scraper")), SCRAPER) == ("forbidden", None)
+    for headers in WRONG:
+        assert guarded(both, headers) == ("invalid_api_key", "invalid_api_key")
+
+
+@pytest.mark.parametrize("headers", [*WRONG, ADMIN])
+def test_without_such_a_key_nobody_is_let_in_and_the_setting_is_named(headers: dict[bytes, bytes]) -> None:
+    with pytest.raises(Forbidden, match=r"server\.admin_key_env"):
+        Guard().check_admin(headers)
+    with pytest.raises(Forbidden, match=r"server\.metrics_key_env nor server\.admin_key_env"):
+        Guard().check_scraper(headers)
+
+
+def test_whoever_is_refused_hears_the_same_words_whichever_key_was_wanted() -> None:
+    said = set()
+    for check in (lambda: ACCESS.grant({}, 0.0), lambda: Guard(digest(b"admin")).check_admin(SHOWN)):
+        with pytest.raises(Unauthorized) as caught:
+            check()
+        said.add(caught.value.body())
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("path", [b"files", b"files/file-1/content", b"vector_stores/vs:1", b"files/a.b..c"])

@@ -11,8 +11,21 @@ from hypothesis import strategies as st
 
 from pricing.cost import Rates, Tier, Usage
 from pricing.models import Hours, Period
-from proxy.core.bill import MOST, Bill, bill, dollars, said_usage, worth
+from proxy.core.bill import MOST, Bill, bill, bounded, charge_of, dollars, said_usage, worth
 from proxy.core.routing import Choice, Option
+from proxy.errors import (
+    PenstockError,
+    UpstreamAuthError,
+    UpstreamBadContentType,
+    UpstreamConnectError,
+    UpstreamFailed,
+    UpstreamReset,
+    UpstreamStall,
+    UpstreamTimeout,
+    UpstreamTLSError,
+    UpstreamTooLarge,
+    UpstreamTruncated,
+)
 from tests.core.making import AT, option, rates, route, unknown
 
 D = Decimal
@@ -107,6 +120,17 @@ def test_an_estimate_says_that_it_is_one() -> None:
     assert not billed(CHEAP, DEAR).estimated
 
 
+@pytest.mark.parametrize(
+    ("counted", "most", "charged"), [("3", "2", "2"), ("1", "2", "1"), ("3", None, "3"), (None, "2", None)]
+)
+def test_what_was_counted_is_charged_up_to_what_the_call_can_cost(
+    counted: str | None, most: str | None, charged: str | None
+) -> None:
+    usd, bound, due = (None if each is None else Decimal(each) for each in (counted, most, charged))
+    found = Bill(option("m", rates("1", "2")), Usage(1, 0, 1), usd, estimated=True)
+    assert bounded(found, bound) == Bill(found.option, found.usage, due, estimated=True)
+
+
 def test_amounts_are_exact() -> None:
     """More digits than a decimal has by default are not rounded."""
     model = option("x", Rates(input=D("0.123456789012345678901234567"), output=D(0)))
@@ -168,3 +192,49 @@ def test_a_usage_is_read_as_far_as_it_makes_sense() -> None:
 )
 def test_a_usage_that_makes_no_sense_is_none(said: object) -> None:
     assert said_usage(said) is None
+
+
+# What an attempt is charged.
+
+LATE, LOST, FAILED = UpstreamTimeout("late"), UpstreamReset("lost"), UpstreamFailed({"message": "no"})
+
+
+@pytest.mark.parametrize(
+    ("charge", "status", "error", "facts"),
+    [
+        ("said", 200, None, "said streamed begun whole"),
+        ("said", 200, None, "said whole"),
+        ("said", 200, LOST, "said streamed begun"),  # it said so before it was lost
+        ("counted", 200, None, "streamed begun whole"),
+        ("counted", 200, None, "whole"),
+        # Cut: a stream costs what came, all else what was set aside.
+        ("counted", 200, LOST, "streamed begun"),
+        ("counted", 200, LOST, "streamed"),
+        ("counted", None, LOST, "streamed"),
+        ("counted", None, None, "streamed"),
+        ("counted", 200, None, "streamed begun"),
+        ("counted", 200, UpstreamStall("silent"), "streamed begun"),
+        ("counted", 200, FAILED, "streamed begun"),
+        ("counted", 200, UpstreamTooLarge("one event"), "streamed begun"),
+        ("reserve", 200, LOST, ""),
+        ("reserve", 200, UpstreamTruncated("cut"), "begun"),
+        ("reserve", None, None, ""),
+        ("reserve", None, LATE, ""),
+        ("reserve", None, LATE, "streamed"),
+        ("reserve", 200, LATE, "streamed"),
+        ("reserve", 200, UpstreamBadContentType("an image", answered=True), ""),
+        ("nothing", 500, None, "whole"),
+        ("nothing", 400, None, "said whole"),
+        ("nothing", 500, LOST, ""),
+        ("nothing", 200, FAILED, "streamed"),
+        ("nothing", None, UpstreamConnectError("refused"), ""),
+        ("nothing", None, UpstreamTLSError("expired"), "streamed"),
+        ("nothing", None, UpstreamAuthError("sim"), ""),
+        ("nothing", 200, UpstreamBadContentType("a page"), ""),
+    ],
+)
+def test_what_an_attempt_is_charged_follows_from_how_it_ended(
+    charge: str, status: int | None, error: PenstockError | None, facts: str
+) -> None:
+    told = {name: name in facts.split() for name in ("said", "streamed", "begun", "whole")}
+    assert charge_of(status, error, **told) == charge

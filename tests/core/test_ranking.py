@@ -468,3 +468,62 @@ def test_a_cap_reckons_with_the_standard_prices_whatever_was_asked_for() -> None
 def test_what_may_be_charged_besides_its_tokens_is_under_no_cap() -> None:
     asked = msgspec.structs.replace(needs(max_output=1), unbounded=True)
     assert most_cost(option("x", rates("1", "1")), asked, prompt(10), AT) is None
+
+
+# What the budget of who pays, and the limits of providers, keep away.
+
+BOUNDED = needs(max_output=1000)
+
+
+def budgeted(left: str, *options: Option, **members: Any) -> Ranking:
+    """At 1,000 tokens of a prompt, all of them known, and 1,000 of an answer at most."""
+    asked = ask(1000, needs=BOUNDED, most=prompt(1000), left=D(left), **members)
+    return ranked(asked, *((each, {}) for each in options))
+
+
+# At most 1,000 at 1 and 1,000 at 2; 1,000 at 10 and 1,000 at 20.
+CHEAP, DEAR = option("cheap", rates("1", "2")), option("dear", rates("10", "20"))
+
+
+def test_whoever_may_cost_more_than_is_left_is_dropped() -> None:
+    found = budgeted("0.003", DEAR, CHEAP)
+    assert (names(found), reasons(found)) == (["cheap"], {"dear": "budget"})
+    found = budgeted("0.002999", DEAR, CHEAP)
+    assert (names(found), reasons(found)) == ([], {"dear": "budget", "cheap": "budget"})
+
+
+def test_a_model_that_the_client_named_is_no_exception_to_the_budget() -> None:
+    asked = ask(1000, needs=BOUNDED, most=prompt(1000), left=D(0))
+    assert names(ranked(asked, (CHEAP, {}), named=True)) == []
+
+
+def test_where_nothing_bounds_it_what_is_expected_must_be_left() -> None:
+    asked = ask(1000, most=prompt(1000), left=D("0.0012"))
+    assert ranked(asked, (CHEAP, {})).order[0].reserve == D("0.0012")
+    asked = msgspec.structs.replace(asked, left=D("0.0011"))
+    assert reasons(ranked(asked, (CHEAP, {}))) == {"cheap": "budget"}
+
+
+def test_a_model_without_a_price_is_not_asked_for_a_key_with_a_budget() -> None:
+    found = budgeted("100", unknown("x"), CHEAP)
+    assert (names(found), reasons(found)) == (["cheap"], {"x": "unpriced"})
+    assert names(budgeted("100", unknown("x"))) == []
+    assert names(ranked(ask(1000, left=D(100)), (unknown("x"), {}), named=True)) == []
+
+
+def test_whoever_would_have_to_wait_comes_only_where_nobody_else_can_the_soonest_first() -> None:
+    found = ranked(ask(1000), (CHEAP, {"wait": 5.0}), (DEAR, {}))
+    assert (names(found), reasons(found)) == (["dear"], {"cheap": "quota"})
+    found = ranked(ask(1000), (CHEAP, {"wait": 5.0}), (DEAR, {"wait": 2.0}))
+    assert (names(found), found.why) == (["dear", "cheap"], "waiting")
+
+
+def test_whoever_can_never_have_its_turn_is_not_waited_for() -> None:
+    found = ranked(ask(1000), (CHEAP, {"wait": float("inf")}), (DEAR, {"wait": float("inf")}))
+    assert (names(found), reasons(found)) == ([], {"cheap": "quota", "dear": "quota"})
+
+
+def test_of_a_limit_of_tokens_a_request_takes_its_prompt_and_what_its_answers_rarely_exceed() -> None:
+    assert of(CHEAP, ask(1000), rarely=800.0).tokens == 1800
+    assert of(CHEAP, ask(1000, needs=needs(max_output=50)), rarely=800.0).tokens == 1050
+    assert of(CHEAP, ask(1000, needs=needs(choices=3)), rarely=800.0).tokens == 3400

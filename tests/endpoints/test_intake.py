@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.core.access import Access, Grant, Guard, digest
 from proxy.core.load import Load
 from proxy.endpoints.intake import ClientLeftError, Door, read_body
 from proxy.errors import (
@@ -17,6 +18,7 @@ from proxy.errors import (
     Overloaded,
     PenstockError,
     RequestTimeout,
+    Unauthorized,
     UnsupportedEncoding,
     UnsupportedMediaType,
 )
@@ -65,6 +67,48 @@ REBOUND = [
 def test_without_keys_a_name_that_a_web_page_may_have_rebound_is_not(host: bytes) -> None:
     assert type(refusal({b"host": host})) is Forbidden
     assert refusal({b"host": host}, PUBLIC) is None
+
+
+def test_once_there_are_keys_any_name_will_do() -> None:
+    access = Access({})
+    door = a_door(access=access)
+    assert type(refusal({b"host": b"proxy.example"}, door)) is Forbidden
+    access.replace({digest(b"sk"): Grant("a", "a")}, any_made=True)
+    assert refusal({b"host": b"proxy.example", b"api-key": b"sk"}, door) is None
+
+
+KEYED = Guard(digest(b"admin"), digest(b"scraper"))
+
+
+def scraped(headers: dict[bytes, bytes], door: Door) -> int:
+    try:
+        door.check_scraper({b"host": b"localhost:8080"} | headers)
+    except PenstockError as error:
+        return error.status
+    return 200
+
+
+def test_the_metrics_are_open_under_loopbacks_names_and_cost_a_key_elsewhere() -> None:
+    access = Access({}, any_made=True)
+    shown = {b"authorization": b"Bearer scraper"}
+    inside, outside = a_door(guard=KEYED, access=access), a_door(guard=KEYED, access=access, loopback_only=False)
+    assert scraped({}, inside) == 200
+    for headers, door in [({b"host": b"proxy.example"}, inside), ({}, outside)]:
+        assert scraped(headers, door) == 401
+        assert scraped(headers | {b"api-key": b"other"}, door) == 401
+        assert scraped(headers | shown, door) == 200
+        assert scraped(headers | shown | {b"origin": b"https://evil.example"}, door) == 403
+    assert scraped({}, a_door(access=access, loopback_only=False)) == 403  # nobody has a key
+
+
+def test_the_admins_door_is_closed_to_web_pages_and_to_who_has_no_admin_key() -> None:
+    door = a_door(guard=KEYED, access=Access({digest(b"sk"): Grant("a", "a")}))
+    door.check_admin({b"host": b"proxy.example", b"authorization": b"Bearer admin"})
+    for key in (b"sk", b"scraper", b""):
+        with pytest.raises(Unauthorized):
+            door.check_admin({b"host": b"localhost", b"api-key": key})
+    with pytest.raises(Forbidden):
+        door.check_admin({b"origin": b"https://evil.example", b"authorization": b"Bearer admin"})
 
 
 def test_without_keys_a_request_without_a_host_is_not_let_in() -> None:

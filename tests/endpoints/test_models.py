@@ -11,18 +11,20 @@ import pytest
 
 from proxy.clock import SystemClock
 from proxy.complaints import Complaints
+from proxy.core.access import Access, Grant, digest
 from proxy.endpoints.answer import Desk
 from proxy.endpoints.models import Models
 from proxy.errors import PenstockError, UpstreamConnectError
 from proxy.ids import Ids
 from proxy.interfaces import Listing
 from tests import fakes
-from tests.fakes import a_door
+from tests.fakes import Book, a_door, no_limits
 
 GOOD: list[dict[str, Any]] = [
     {"id": "gpt-4.1", "object": "model", "created": 5, "owned_by": "openai"},
     {"id": "ft:x/y", "object": "model"},
 ]
+OPEN = Access({})
 Account = tuple[tuple[bytes, bytes], ...]
 
 
@@ -71,11 +73,16 @@ class FakeMeter(fakes.Meter):
 
 
 class Rig:
-    def __init__(self, said: Listing | PenstockError | None = None, *, named: Iterable[str] = ()) -> None:
+    def __init__(
+        self, said: Listing | PenstockError | None = None, *, named: Iterable[str] = (), access: Access = OPEN
+    ) -> None:
         self.provider = FakeProvider(said)
         self.meter = FakeMeter()
         self._models = Models(
-            named, self.provider, a_door(), Desk(Ids(), self.meter, SystemClock(), Complaints(time.monotonic))
+            named,
+            self.provider,
+            a_door(access=access),
+            Desk(Ids(), self.meter, SystemClock(), Complaints(time.monotonic), no_limits(SystemClock()), Book()),
         )
         self.hangs_up = asyncio.Event()
         self.sent: list[dict[str, Any]] = []
@@ -116,6 +123,20 @@ async def test_the_list_holds_the_providers_models_and_the_names_of_the_settings
     }
     assert len(said["data"]) == 3
     assert rig.meter.seen == [("models", "bypass", 200)]
+
+
+async def test_with_keys_the_list_holds_what_this_key_may_call() -> None:
+    access = Access({digest(b"sk-a"): Grant("a", "a", ("econ*", "gpt-4.1")), digest(b"sk-b"): Grant("b", "b")})
+    named = ["economy", "economy-2", "large"]
+    _, said = await Rig(Listed(), named=named, access=access).get(authorization="Bearer sk-a")
+    assert {model["id"] for model in said["data"]} == {"economy", "economy-2", "gpt-4.1"}
+    _, said = await Rig(Listed(), named=named, access=access).get(authorization="Bearer sk-b")
+    assert len(said["data"]) == 5
+    for model, status in [("economy", 200), ("gpt-4.1", 200), ("large", 404), ("ft:x/y", 404)]:
+        rig = Rig(Listed(), named=named, access=access)
+        assert (await rig.get(model, authorization="Bearer sk-a"))[0] == status
+    status, said = await Rig(Listed(), access=access).get()
+    assert (status, said["error"]["code"]) == (401, "invalid_api_key")
 
 
 @pytest.mark.parametrize("model", ["ft:x/y", "economy"])

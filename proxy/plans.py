@@ -1,0 +1,121 @@
+"""What a request comes to, before anything is done about it: who may answer, and under which key.
+
+Rule: a plan follows from a call's bytes and headers, its key's rights and the settings, so it is remembered for when
+the same come again.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from proxy.core import canonical, policy
+from proxy.core.access import Grant
+from proxy.core.call import Call
+from proxy.core.chain import Links, account_of, links_for, namespace_of
+from proxy.core.policy import Rules, Verdict
+from proxy.core.routing import Choice, Routes
+from proxy.interfaces import Provider
+
+KEY_VERSION = b"2"
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """How answers are kept: the secret under the keys, what they ignore, who shares them, how long they may answer."""
+
+    secret: bytes
+    ignore: tuple[str, ...]
+    shared: bool
+    ttl: float
+    stale_if_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a call comes to: who may answer, on whose account, what it may do with the cache, and under which key.
+
+    Follows from the call, its key's rights, the settings and `reports_usage` (of the providers, who may find out that
+    they do not). `ranked`: whether who may answer is ranked, and that before anybody leads: then the request may be
+    refused for its cost. `links`: its prompt as a chain, where that decides who answers.
+    """
+
+    call: Call
+    choice: Choice
+    account: str
+    verdict: Verdict
+    key: bytes | None
+    ranked: Literal["first", "later"] | None
+    links: Links
+    reports_usage: bool
+
+
+class Plans:
+    """Makes them. `counts_tokens(provider, model)`: is there a limit of tokens there?"""
+
+    def __init__(
+        self,
+        terms: Terms,
+        rules: Rules,
+        routes: Routes,
+        providers: Mapping[str, Provider],
+        counts_tokens: Callable[[str, str], bool],
+    ) -> None:
+        self.terms = terms
+        self._keyed = canonical.keyed(terms.secret)
+        self._rules = rules
+        self._routes = routes
+        self._providers = providers
+        self._counts_tokens = counts_tokens
+
+    def make(self, call: Call, grant: Grant) -> Plan:
+        """Judge a call and make its key. Raises ModelNotAllowed or InvalidRequest."""
+        grant.check_model(call.model)
+        choice = self._routes.choice(call.model, call.directives.route, grant.may_call)
+        rules = self._rules
+        if choice.sampled is not None:
+            rules = msgspec.structs.replace(rules, sampled=choice.sampled)
+        verdict = policy.judge(call, [option.target.upstream for option in choice.options], rules)
+        ranked = self._ranked(call, choice, grant)
+        secret = self.terms.secret
+        return Plan(
+            call,
+            choice,
+            account_of(call, secret, client_pays=self._client_pays(choice)),
+            verdict,
+            key=self.key(call, choice) if verdict.lead else None,
+            ranked=ranked,
+            links=links_for(call, self._namespace(call, choice), secret) if ranked else (),
+            reports_usage=self.reports_usage(choice),
+        )
+
+    def _ranked(self, call: Call, choice: Choice, grant: Grant) -> Literal["first", "later"] | None:
+        """What has a cap on its cost, a budget or a limit of tokens is refused before it leads, if at all."""
+        if call.directives.max_cost is not None or grant.budget or grant.limits.tokens_per_minute:
+            return "first"
+        counted = any(self._counts_tokens(each.target.provider, each.name) for each in choice.options)
+        return "later" if choice.routed or counted else None
+
+    def _namespace(self, call: Call, choice: Choice) -> object:
+        return namespace_of(call, client_pays=self._client_pays(choice), shared=self.terms.shared)
+
+    def _client_pays(self, choice: Choice) -> bool:
+        return any(self._providers[option.target.provider].client_pays for option in choice.options)
+
+    def reports_usage(self, choice: Choice) -> bool:
+        providers = self._providers
+        return all(providers[option.target.provider].reports_usage for option in choice.options)
+
+    def key(self, call: Call, choice: Choice) -> bytes:
+        """What makes two requests the same; see canonical.py for the body's part."""
+        terms = self.terms
+        # A provider that is not asked for the usage of streams has another answer for each form of a request.
+        form = b"" if self.reports_usage(choice) else b"%d%d" % (call.stream, call.wants_usage)
+        said = msgspec.json.encode((self._namespace(call, choice), call.account, call.forwarded, terms.ignore))
+        targets = msgspec.json.encode(choice.identities)
+        body = canonical.canonical(call.body, terms.ignore)
+        parts = (KEY_VERSION, said, call.path.encode(), call.query, targets, form, call.directives.sample, body)
+        return canonical.key(self._keyed, parts)
+
+    def ttl(self, plan: Plan) -> float:
+        return policy.lifetime(plan.call.directives, self.terms.ttl) if plan.verdict.keep else 0.0
