@@ -70,7 +70,9 @@ class Attempt:
 
     def charge(self, *, said: bool) -> Charge:
         """What it is charged; `said`: its usage is known."""
-        recording = self.flight.recording
+        recording, failed = self.flight.recording, self.recorder.progress.error is not None
+        if failed and not said and recording.head is not None and recording.head.kind == "json":
+            return "nothing"  # an error, whatever its status says
         return charge_of(
             self.status,
             self.end.error if isinstance(self.end, Broken) else None,

@@ -191,6 +191,7 @@ async def test_a_stream_that_broke_after_its_usage_costs_what_that_says() -> Non
         lambda: Reply(event({"error": {}})[6:], b"", status=500, **JSON),
         lambda: Reply(event({"usage": said(5, 5)})[6:], b"", status=400, **JSON),
         lambda: Reply(event({"error": {"message": "no"}}), b""),
+        lambda: Reply(event({"error": {"message": "no"}})[6:], b"", **JSON),
         lambda: Reply(b"<html>", b"", content_type="text/html"),
         lambda: UpstreamConnectError("refused"),
     ],

@@ -393,8 +393,8 @@ def _same_money(lab: Lab, metrics: Mapping[str, float], name: str, usd: Decimal)
 
 
 async def survived(lab: Lab, kills: int = KILLS, writers: int = WRITERS, within: float = 2.0) -> str:
-    """`within`: seconds for a start. Each writer asks a model of its own, one call after the other: at most its last one
-    may be in doubt.
+    """`within`: seconds for a start. Each writer asks a model of its own, one call after the other: at most its last
+    one may be in doubt.
     """
     lab.steps(kills)
     dice, slowest, unknown, figures = random.Random(7), 0.0, 0, Figures()

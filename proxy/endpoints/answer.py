@@ -8,7 +8,7 @@ from typing import Self
 from starlette.types import Send
 
 from proxy.complaints import Complaints
-from proxy.core.access import UNLIMITED, Grant
+from proxy.core.access import Grant
 from proxy.core.asker import Asker
 from proxy.core.books import Answered, cut
 from proxy.core.call import Call
@@ -282,7 +282,7 @@ class Answer:
 
     def _theirs(self, headers: Iterable[Header]) -> list[Header]:
         """Of the provider's headers those that say what we do not: its id is among ours, and a key's limits are its."""
-        limited = self.grant is not None and self.grant.limits != UNLIMITED
+        limited = self.grant is not None and self._desk.limiter.standing(self.grant) != ()
         return [
             header
             for header in headers
