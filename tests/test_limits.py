@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import MakeProxy, Sdk
 from tests.keyed import FORMS, Ahead, Said, asks, asks_at_once, gauge, key, read, readers_become, shows
 from tests.routed import counted
-from tests.scripted import Scripted, Wire, whole_stream
+from tests.scripted import Wire
 from tests.support import CHAT, Json, Proxy, Simulator, ask, eventually
 
 pytestmark = pytest.mark.usefixtures("loaded")
@@ -190,21 +190,12 @@ def test_every_reader_holds_a_place_of_its_keys(make_proxy: MakeProxy, simulator
 
 
 def test_a_hit_at_the_pace_at_which_it_came_holds_a_place_until_its_client_leaves(
-    make_proxy: MakeProxy, scripted: Scripted, prompt: str
+    make_proxy: MakeProxy, prompt: str
 ) -> None:
-    clock = Ahead()
-    proxy = make_proxy(scripted.base_url, key="sk-operator", clock=clock, keys=[key("team", max_concurrent=3)])
-    body = ask(prompt, stream=True)
-    first = Wire(proxy.url, body, shows("team"))
-    turn = scripted.turn()
-    turn.head()
-    turn.send(whole_stream("a")[0])
-    first.read_head().read_event()
-    clock.seconds += 3600  # so that the rest comes an hour later whenever it is given again
-    turn.send(*whole_stream("a")[1:])
-    turn.end()
-    first.read_events()
-    first.close()
+    proxy = team(make_proxy, max_concurrent=3)
+    body = ask(prompt, model="sim-instant;gap=0.6;chunks=3", stream=True)
+    with Wire(proxy.url, body, shows("team")) as first:
+        first.read_head().read_events()
     wires = [Wire(proxy.url, body, shows("team", x_penstock_replay="recorded")) for _ in range(3)]
     for wire in wires:
         wire.read_head().read_event()

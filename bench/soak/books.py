@@ -173,6 +173,7 @@ class Figures:
     whole: int = 0
     tokens: int = 0  # of whole calls, on both sides
     cut: int = 0
+    reserved: int = 0  # of them, that are charged all that was set aside
     estimated: int = 0  # tokens of cut calls by the ledger
     had_sent: int = 0  # and by the simulator
 
@@ -180,7 +181,8 @@ class Figures:
     def words(self) -> str:
         return (
             f"{self.calls:,} calls, {self.rows:,} rows; {self.whole:,} finished calls, {self.tokens:,} tokens on both "
-            f"sides; {self.cut:,} cut: estimated at {self.estimated:,} tokens, the provider had sent {self.had_sent:,}"
+            f"sides; {self.cut:,} cut or silent about their usage: {self.reserved:,} charged as reserved, the others "
+            f"estimated at {self.estimated:,} tokens; of all of them the provider had sent {self.had_sent:,}"
         )
 
 
@@ -218,6 +220,7 @@ def _compare_one(lab: Lab, name: Name, rows: list[Row], called: list[Row], figur
     figures.tokens += sum(prompt + output for prompt, _, output in said)
     estimated = [row for row in cut if row["estimated"]]
     figures.cut += len(estimated)
+    figures.reserved += sum(row["input"] is None for row in estimated)
     figures.estimated += sum((row["input"] or 0) + (row["output"] or 0) for row in estimated)
     left = Counter(map(sent_of, called)) - Counter(said)
     figures.had_sent += sum((prompt + output) * count for (prompt, _, output), count in left.items())

@@ -51,7 +51,7 @@ async def full_disk(lab: Lab) -> str:
             after = await _answers(lab, proxy, "with room again", 20)
             await lab.all_quiet(proxy)
             lab.step()
-        with lab.proxy(data=disk / "data", warns=True) as proxy:
+        with lab.proxy(data=disk / "data", warns=True, errs=NOT_WRITTEN) as proxy:
             await _all_hits(lab, proxy, [*before, *after], "after a restart")
             # Where the disk itself can be full: a limit of a process does not outlive it.
             started = "" if how is LIMITED else await _start_on_a_full_disk(lab, disk, fill, proxy)

@@ -54,8 +54,8 @@ requests = Table(
     Column("leader", String),
     Column("entry", LargeBinary),
 )
-# As text: a bound value would hide from the database that the index has what is looked for.
-NO_HIT = literal_column("outcome <> 'hit'", Boolean)
+# Written out: a bound value would hide from the database that the index has what is looked for.
+NO_HIT = requests.c.outcome != literal_column("'hit'")
 Index("requests_id", requests.c.id, sqlite_where=NO_HIT, postgresql_where=NO_HIT)
 
 # A row an attempt: books.Intent, to which books.Attempted is added. While `ended` is NULL it is under way, and `usd`
@@ -85,7 +85,7 @@ attempts = Table(
 )
 Index("attempts_spent", attempts.c.key, attempts.c.at, attempts.c.usd)  # with usd: summed without reading a row
 Index("attempts_at", attempts.c.at)
-OPEN = literal_column("ended IS NULL", Boolean)
+OPEN = attempts.c.ended.is_(None)
 Index("attempts_open", attempts.c.at, sqlite_where=OPEN, postgresql_where=OPEN)
 
 # What rows that were deleted for their age had cost, by key and UTC day (days since the epoch). Budgets begin with a
@@ -116,7 +116,7 @@ keys = Table(
     Column("budget_usd", String),  # decimal
     Column("budget_per", String),
 )
-IN_FORCE = literal_column("revoked IS NULL", Boolean)
+IN_FORCE = keys.c.revoked.is_(None)
 Index("keys_name", keys.c.name, unique=True, sqlite_where=IN_FORCE, postgresql_where=IN_FORCE)
 
 # Numbers by name: how often keys changed; whether a proxy is at work, or died so; when a write was last tried.

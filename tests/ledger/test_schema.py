@@ -1,17 +1,26 @@
 """The tables: what migrations make is what the code expects, without a word that only SQLite knows."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import String, Text, create_mock_engine
+from sqlalchemy import Connection, Engine, String, Text, create_mock_engine, event
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 import proxy.ledger
-from proxy.ledger.opening import open_database
+from proxy.ledger import marks
+from proxy.ledger.entries import find
+from proxy.ledger.opening import open_database, transaction
+from proxy.ledger.retention import delete_old
+from proxy.ledger.rows import Ending, answers, endings
 from proxy.ledger.schema import HEAD, metadata
-from tests.ledger.told import column
+from proxy.ledger.settling import settle
+from proxy.ledger.spending import spendings, spent
+from tests.ledger.told import AT, answer, column, end, intent
 
 MIGRATIONS = Path(proxy.ledger.__file__).parent / "migrations"
 
@@ -63,3 +72,43 @@ def test_no_column_is_for_words_of_a_prompt_or_a_secret() -> None:
         "carried.key",
         "marks.name",
     }
+
+
+def plans(database: Engine, use: Callable[[Connection], object]) -> list[str]:
+    """How the database looks for the rows of each statement, a line a table."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        if not statement.startswith(("BEGIN", "COMMIT")):
+            seen.append((statement, values))
+
+    event.listen(database, "before_cursor_execute", note)
+    with transaction(database) as connection:
+        use(connection)
+    event.remove(database, "before_cursor_execute", note)
+    with database.connect() as connection:
+        explained = [connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values) for text, values in seen]
+        return [str(line) for rows in explained for *_, line in rows]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        settle,
+        lambda connection: delete_old(connection, AT),
+        lambda connection: find(connection, "req_1"),
+        lambda connection: spent(connection, "pk_1", AT),
+        lambda connection: spendings(connection, AT),
+    ],
+    ids=["settling", "retention", "entry", "spent", "spendings"],
+)
+def test_nothing_that_cannot_wait_reads_a_whole_table(tmp_path: Path, use: Callable[[Connection], object]) -> None:
+    database = open_database(tmp_path)
+    with transaction(database) as connection:
+        marks.add(connection, marks.RUNNING)
+        connection.exec_driver_sql(*endings().whole([Ending(intent(), end())]))
+        connection.exec_driver_sql(*answers().whole([answer()]))
+    found = plans(database, use)
+    assert found
+    whole = [line for line in found if line.startswith(("SCAN requests", "SCAN attempts"))]
+    assert [line for line in whole if not line.endswith("attempts_open")] == []  # which holds only what is under way
