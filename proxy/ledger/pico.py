@@ -3,31 +3,29 @@
 Rule: a charge that is finer is rounded up and a saving down, so that neither looks better than it is. None stays None.
 """
 
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from decimal import Context, Decimal
+from math import ceil, floor
 
 MOST = 2**63 - 1  # of a BIGINT: 9.2 million USD in one row; what is more is written as this
 
 _PLACES = 12
-_DIGITS = 100  # of what pricing.cost can give
-_UP = Context(prec=_DIGITS, rounding=ROUND_CEILING)
-_DOWN = Context(prec=_DIGITS, rounding=ROUND_FLOOR)
+_EXACT = Context(prec=100)  # digits, of what pricing.cost can give
 
 
 def charged(usd: Decimal | None) -> int | None:
     """USD that somebody pays."""
-    return None if usd is None else _whole(usd, _UP)
+    return None if usd is None else _bounded(ceil(usd.scaleb(_PLACES, _EXACT)))
 
 
 def spared(usd: Decimal | None) -> int | None:
     """USD that nobody paid; negative where it cost more."""
-    return None if usd is None else _whole(usd, _DOWN)
+    return None if usd is None else _bounded(floor(usd.scaleb(_PLACES, _EXACT)))
 
 
 def dollars(pico: int) -> Decimal:
-    """USD, exact, without an exponent."""
-    return Decimal(pico).scaleb(-_PLACES, _UP)
+    """USD, exact."""
+    return Decimal(pico).scaleb(-_PLACES, _EXACT)
 
 
-def _whole(usd: Decimal, context: Context) -> int:
-    whole = int(usd.scaleb(_PLACES, context).to_integral_value(context=context))
-    return whole if -MOST <= whole <= MOST else MOST if whole > 0 else -MOST
+def _bounded(pico: int) -> int:
+    return pico if -MOST <= pico <= MOST else MOST if pico > 0 else -MOST

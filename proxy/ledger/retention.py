@@ -19,8 +19,8 @@ from proxy.ledger.spending import DAY
 
 logger = logging.getLogger("penstock")
 
-AT_ONCE = 200  # rows: some 3 ms
-SOON = 0.1  # seconds between two parts
+AT_ONCE = 100  # rows of a table: some ms
+SOON = 0.05  # seconds between two parts
 LATER = 60.0  # seconds between two looks
 
 
