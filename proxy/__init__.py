@@ -26,7 +26,7 @@ The way of a request, and where to read it:
     prices.py    what models cost            explain.py what one request would cost     simulate/  what a log would have
     keys.py      makes and revokes keys      report.py  what the ledger says
     office.py    what administrators work with        serving.py  the processes that listen
-    server.py    listens; wire.py is HTTP as clients speak it, connection.py what the system knows of one
+    server.py    listens; wire.py (cycle.py) is HTTP as clients speak it, connection.py what the system knows of one
     simulator/   a provider that needs no network                               demo/          shows the main job
 """
 

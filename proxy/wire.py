@@ -12,6 +12,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from proxy.connection import LINGER, Corked, is_gone, never, nothing, untaken
+from proxy.cycle import Cycle
 from proxy.errors import HeadersTooLarge, InvalidRequest, Overloaded, PenstockError, RequestTimeout
 
 ONLY_ONE = frozenset({b"authorization", b"host"})  # of two, others may heed the one that Penstock does not
@@ -251,6 +252,7 @@ class Protocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        Cycle.adopt(cycle)
         super()._start_asgi_task(cycle, app)
 
     def on_message_complete(self) -> None:

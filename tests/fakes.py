@@ -26,9 +26,8 @@ from proxy.core.ranking import Ranking
 from proxy.core.routing import Option, Routes, Target
 from proxy.endpoints.intake import Door
 from proxy.flights import Flights
-from proxy.interfaces import Again
+from proxy.interfaces import Again, Listing
 from proxy.interfaces import Clock as AnyClock
-from proxy.interfaces import Listing
 from proxy.interfaces import Meter as AnyMeter
 from proxy.interfaces import Provider as AnyProvider
 from proxy.limiter import Limiter

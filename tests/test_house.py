@@ -62,7 +62,8 @@ endpoints  | any  | basis settings ids complaints pipeline plans             | m
 founding   | any  | basis settings checks edges keeping keyring purging      |
 app        | any  | pricing basis settings edges making founding pipeline plans endpoints | msgspec starlette
 server     | any  | wire                                                     | starlette uvicorn
-wire       | any  | errors connection                                        | uvicorn httptools
+wire       | any  | errors connection cycle                                  | uvicorn httptools
+cycle      | any  |                                                          | uvicorn
 connection | any  |                                                          |
 simulator  | any  |                                                          | msgspec starlette
 demo       | any  | pricing errors simulator                                 | msgspec httpx rich
@@ -80,7 +81,7 @@ GROUPS = {
     "founding": {"founding", "transport", "clock", "keeping", "purging", "offers", "checks", "keyring", "office"},
     "making": {"recorder", "producer", "router", "claims", "accounts"},
     "commands": {"offers", "prices", "explain", "report", "simulate", "checks", "keys"},
-    "listening": {"server", "wire", "connection"},
+    "listening": {"server", "wire", "cycle", "connection"},
     "edges": {"store", "flights", "upstream", "limiter", "ledger", "meter", "ids", "complaints"},
 }
 PURE = """

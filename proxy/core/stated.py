@@ -13,6 +13,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Literal
 
 import msgspec
@@ -106,7 +107,12 @@ def _number(text: str) -> float | None:
 
 def write_duration(seconds: float) -> bytes:
     """As OpenAI does: 0s, 12ms, 7.66s, 1m0s. Rounded up: whoever waits so long has waited long enough."""
-    thousandths = math.ceil(seconds * 1000 - 1e-6)
+    return _written(math.ceil(seconds * 1000 - 1e-6))
+
+
+@lru_cache(maxsize=256)
+def _written(thousandths: int) -> bytes:
+    # Remembered: as long as a window is used all the time, its end is a minute away, more or less.
     if thousandths < 1000:
         return b"%dms" % thousandths if thousandths > 0 else b"0s"
     minutes, thousandths = divmod(thousandths, 60_000)

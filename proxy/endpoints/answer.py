@@ -46,26 +46,31 @@ class Desk:
     cost_comment: bool = False  # at the end of a stream
 
 
+def _unread() -> bool:
+    return True
+
+
 class Answer:
     """One answer on its way out, and what the metrics will say of it."""
+
+    outcome = "refused"
+    grant: Grant | None = None  # of whoever asks, once that is known
+    _visit: Visit | None = None
+    _status = 0
+    _code: str | None = None  # of the error that is answered
+    _plan: Plan | None = None
+    _hit: Hit | None = None
+    _live: Live | None = None
+    _first: float | None = None
+    _credited = False  # what its answer would have cost is saved
+    _known: tuple[Header, ...] = ()  # what an error says too
+    _passed_to = ""
 
     def __init__(self, endpoint: str, send: Send, desk: Desk) -> None:
         self._desk = desk
         self._ids = desk.ids
         self.id = desk.ids.request()
-        self.outcome = "refused"
-        self.unread: Callable[[], bool] = lambda: True  # is there something of the request's body yet to come?
-        self.grant: Grant | None = None  # of whoever asks, once that is known
-        self._visit: Visit | None = None
-        self._status = 0
-        self._code: str | None = None  # of the error that is answered
-        self._plan: Plan | None = None
-        self._hit: Hit | None = None
-        self._first: float | None = None
-        self._credited = False  # what its answer would have cost is saved
-        self._known: tuple[Header, ...] = ()  # what an error says too
-        self._live: Live | None = None
-        self._passed_to = ""
+        self.unread: Callable[[], bool] = _unread  # is there something of the request's body yet to come?
         self._endpoint = endpoint
         self._send = send
         self._now: Callable[[], float] = desk.clock.monotonic

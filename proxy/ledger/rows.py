@@ -19,9 +19,11 @@ from proxy.ledger.schema import TOKENS, attempts, requests
 Row = tuple[Any, ...]
 R = TypeVar("R")
 
-# Rows in one statement. Each size is compiled once by the database; the largest has some 7,000 values of the 32,766
+# Rows in one statement. Each size is compiled once by the database; the largest has some 27,000 values of the 32,766
 # that a statement may have.
-SIZES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+SIZES = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
+
+FULL = 0.75  # of a statement that is to be filled up with a row that is there already
 
 _SETTLED = ("ended", "status", *TOKENS, "usd", "estimated", "first", "total", "routing", "prompt_cache")
 _NO_TOKENS = (None,) * len(TOKENS)
@@ -38,25 +40,29 @@ class Statement(Generic[R]):
         self._texts = {size: one.replace(values, ", ".join([values] * size)) for size in SIZES}
         self._row = row
 
-    def batches(self, rows: Sequence[R]) -> Iterator[tuple[Sequence[R], str]]:
-        """The rows in as few parts as SIZES allow, each with the statement for it."""
+    def parts(self, rows: Sequence[R]) -> Iterator[Sequence[R]]:
+        """The rows in a few parts for `whole`, none of which it would have to fill up with many."""
         at = 0
-        for size in SIZES:
-            while len(rows) - at >= size:
-                yield rows[at : at + size], self._texts[size]
-                at += size
+        while left := len(rows) - at:
+            size = _fitting(left)
+            yield rows[at : at + size]
+            at += size
 
     def whole(self, rows: Sequence[R]) -> tuple[str, Row]:
         """The statement and the values for up to SIZES[0] rows: filled up with the last, which by then is there."""
         size = next(size for size in reversed(SIZES) if size >= len(rows))
-        return self._texts[size], self.values([*rows, *[rows[-1]] * (size - len(rows))])
-
-    def values(self, rows: Sequence[R]) -> Row:
-        """The values of such a part, flat."""
         flat: list[Any] = []
         for row in rows:
             flat.extend(self._row(row))
-        return tuple(flat)
+        return self._texts[size], (*flat, *self._row(rows[-1]) * (size - len(rows)))
+
+
+def _fitting(count: int) -> int:
+    """How many of so many rows go at once: all, where a statement is little larger than they are."""
+    least = next((size for size in reversed(SIZES) if size >= count), SIZES[0])
+    if count >= least * FULL:
+        return min(count, least)
+    return next(size for size in SIZES if size <= count)
 
 
 class Ending:

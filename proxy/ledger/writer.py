@@ -32,6 +32,7 @@ _OF_THE_ROW = (IntegrityError, DataError, InterfaceError, NotSupportedError, Pro
 _PROBE = "INSERT INTO marks (name, value) VALUES ('tried', 1) ON CONFLICT (name) DO UPDATE SET value = marks.value + 1"
 
 LENT_AFTER = 0.005  # seconds
+LENT_FOR_ROWS = 0.04  # while no intent waits: rows have time
 LENT_AT_LAST = 0.1  # where the thread does not get on: a disk that hangs is not helped by it
 LENT_FOR = 0.002
 
@@ -74,7 +75,8 @@ class Writer:
         self._intents, self._endings, self._answers = intents(), endings(), answers()
         self._waiting: deque[Waiting] = deque()
         self._jobs: SimpleQueue[Callable[[], bool]] = SimpleQueue()
-        self._undone = 0  # futures that were given out
+        self._undone = 0  # futures that were given out,
+        self._urgent = 0  # those of intents among them
         self._lender: asyncio.TimerHandle | None = None
         self._got_on = threading.Event()
         self._thread = threading.Thread(target=self._run, name="penstock-ledger", daemon=True)
@@ -86,6 +88,7 @@ class Writer:
         """Done once the row is committed; what it fails with may be any error."""
         future: asyncio.Future[None] = self._future()
         self._waiting.append((intent, future))
+        self._urgent += 1
         self._jobs.put(_only_intents)
         return future
 
@@ -129,6 +132,9 @@ class Writer:
 
     def _lend(self, waited: float) -> None:
         """Stand still for a moment, but the less often, the less it helps."""
+        if not self._urgent and waited < LENT_FOR_ROWS:
+            self._lender = self._loop.call_later(waited, self._lend, 2 * waited)
+            return
         self._got_on.clear()
         again = LENT_AFTER if self._got_on.wait(LENT_FOR) else min(2 * waited, LENT_AT_LAST)
         self._lender = self._loop.call_later(again, self._lend, again)
@@ -175,17 +181,17 @@ class Writer:
         """What is left of the rows."""
         done = 0
         if outcome.error is None:
-            for part, text in statement.batches(rows):
+            for part in statement.parts(rows):
                 self._write_intents()
-                outcome.error = self._write_part(statement, part, text, outcome)
+                outcome.error = self._write_part(statement, part, outcome)
                 if outcome.error is not None:
                     break
                 done += len(part)
         return list(rows[done:])
 
-    def _write_part(self, statement: Statement[R], part: Sequence[R], text: str, outcome: Outcome) -> Exception | None:
+    def _write_part(self, statement: Statement[R], part: Sequence[R], outcome: Outcome) -> Exception | None:
         try:
-            self._execute(text, statement.values(part))
+            self._execute(*statement.whole(part))
         except Exception as error:  # noqa: BLE001 - told to who waits
             if _is_of_the_world(error):
                 return error
@@ -197,8 +203,7 @@ class Writer:
     def _write_singly(self, statement: Statement[R], part: Sequence[R], outcome: Outcome) -> Exception | None:
         """One of them can't be written: without it, the others can. What is done twice is done once."""
         for row in part:
-            [(one, text)] = statement.batches([row])
-            error = self._write_part(statement, one, text, outcome)
+            error = self._write_part(statement, [row], outcome)
             if error is not None:
                 return error
         return None
@@ -235,6 +240,7 @@ class Writer:
     # On the loop again, where a future may have been cancelled meanwhile.
 
     def _settle(self, group: list[Waiting], errors: "list[Exception | None]") -> None:
+        self._urgent -= len(group)
         self._done(len(group))
         for (_, future), error in zip(group, errors, strict=True):
             _end(future, None, error)

@@ -57,6 +57,7 @@ def _requests() -> None:
         sa.Column("total", sa.Double, nullable=False),
         sa.Column("leader", sa.String),
         sa.Column("entry", sa.LargeBinary),
+        sqlite_with_rowid=False,
     )
     no_hit = sa.text("outcome <> 'hit'")
     op.create_index("requests_id", "requests", ["id"], sqlite_where=no_hit, postgresql_where=no_hit)
