@@ -71,8 +71,8 @@ FAULTS = {
     "redirect=/elsewhere": ("nothing", "nothing"),
     "html": ("nothing", "nothing"),
     "gzip": ("all", "all"),  # an answer, in a form that was not asked for
-    "error=0": ("nothing", "some"),
-    "error=4": ("some", "some"),
+    "error=0": ("nothing", "nothing"),
+    "error=4": ("some", "nothing"),
     "cut=0": ("some", "all"),
     "cut=1": ("some", "all"),
     "cut-at=300": ("some", "all"),

@@ -78,7 +78,7 @@ def test_no_more_answers_are_made_than_there_may_be(make_proxy: MakeProxy, simul
                 assert_refused(proxy, new[2] | form)
                 assert_hit(proxy, kept)
             assert proxy.metrics()[REFUSED] == 4
-            assert simulator.waiting() == 2
+            eventually(lambda: simulator.waiting() == 2)
         assert_answered(wires)
     assert answer(proxy.url, new[2])["choices"]
     assert simulator.asked() == 4
