@@ -392,7 +392,7 @@ def test_retry_after_and_the_limits_pass_as_the_provider_said_them(
     when: str, make_proxy: MakeProxy, scripted: Scripted, prompt: str
 ) -> None:
     proxy = make_proxy(scripted.base_url)
-    limits = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "8.64s", "retry-after": when}
+    limits = {"x-ratelimit-remaining-requests": "7", "x-ratelimit-reset-requests": "8.64s", "retry-after": when}
     for form in FORMS.values():
         with Wire(proxy.url, ask(prompt, **form), {"x-stainless-retry-count": "0"}) as wire:
             scripted.turn().answer(event({"error": {}})[6:], status=429, content_type="application/json", **limits)
