@@ -11,9 +11,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import assert_never
 
+import msgspec
+
+from pricing.cost import Usage
 from proxy.claims import Claim
 from proxy.core.asker import Asker
-from proxy.core.bill import NOTHING, Bill, Charge, bill, bounded, charge_of, said_usage, worth
+from proxy.core.bill import NOTHING, Bill, Charge, bill, bounded, charge_of, larger, said_usage, worth
 from proxy.core.books import Attempted, Intent, cut
 from proxy.core.call import Call
 from proxy.core.entry import Entry
@@ -153,19 +156,22 @@ class Accounts:
                 self._paid(attempt, Bill(attempt.option, usd=attempt.found.reserve, estimated=True))
             case "counted":
                 # What came of it, now: another attempt may go on in the same recording while this one is counted.
-                task = asyncio.get_running_loop().create_task(self._count(attempt, attempt.received, at))
+                task = asyncio.get_running_loop().create_task(self._count(attempt, usage, attempt.received, at))
                 self._counting.add(task)
                 task.add_done_callback(self._counting.discard)
             case other:
                 assert_never(other)
 
-    async def _count(self, attempt: Attempt, received: Recording | None, at: datetime) -> None:
-        usage = await self._router.estimate(attempt.call, attempt.option, received)
-        found = bill(attempt.option, attempt.choice, usage, at, service=None, estimated=True)
-        self._paid(attempt, bounded(found, attempt.found.most))
+    async def _count(self, attempt: Attempt, said: Usage | None, received: Recording | None, at: datetime) -> None:
+        usage = larger(said, await self._router.estimate(attempt.call, attempt.option, received))
+        service = attempt.recorder.progress.service
+        found = bill(attempt.option, attempt.choice, usage, at, service=service, estimated=usage != said)
+        self._paid(attempt, bounded(found, attempt.found.most) if found.estimated else found)
 
     def _paid(self, attempt: Attempt, found: Bill) -> None:
         usage = found.usage
+        if found.usd is None and attempt.claim.usd:  # as at a price that is not known after all: nobody has it for less
+            found = msgspec.structs.replace(found, usd=attempt.claim.usd, estimated=True)
         if not attempt.passed_over:
             attempt.flight.bill = found
         self._meter.billed(found)

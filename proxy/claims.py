@@ -15,11 +15,13 @@ from proxy.interfaces import Clock, Limiter, TokenClaim
 class Claim:
     """Of one attempt."""
 
-    __slots__ = ("_money", "_tokens")
+    __slots__ = ("_money", "_tokens", "at")
 
-    def __init__(self, tokens: TokenClaim | None = None, money: Hold | None = None) -> None:
+    def __init__(self, tokens: TokenClaim | None = None, money: Hold | None = None, at: float | None = None) -> None:
+        """`at`: when money was set aside, seconds since the epoch: what it pays for is of that time."""
         self._tokens = tokens
         self._money = money
+        self.at = at
 
     @property
     def usd(self) -> Decimal:
@@ -92,7 +94,7 @@ class Claims:
             if money is not None:
                 money.settle(NOTHING)
             raise
-        return Claim(tokens, money)
+        return Claim(tokens, money, None if money is None else self._clock.wall())
 
     def first(self, grant: Grant, order: Sequence[Estimate]) -> Claimed:
         """For the first of these for which there is enough. Raises what `make` does: there is not enough for any."""

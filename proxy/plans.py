@@ -16,9 +16,11 @@ from proxy.core.call import Call
 from proxy.core.chain import Links, account_of, links_for, namespace_of
 from proxy.core.policy import Rules, Verdict
 from proxy.core.routing import Choice, Routes
+from proxy.errors import ModelNotAllowed
 from proxy.interfaces import Provider
 
 KEY_VERSION = b"2"
+OTHERS = ("models", "fallbacks", "route")
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -50,6 +52,16 @@ class Plan:
     reports_usage: bool
 
 
+def _check_others(call: Call) -> None:
+    """Some providers take further models from the body, which may be others than the key may call, and dearer ones.
+
+    Raises ModelNotAllowed.
+    """
+    for name in OTHERS:
+        if call.body.get(name):
+            raise ModelNotAllowed(f"With this key `{name}` may not name further models.", param=name)
+
+
 class Plans:
     """Makes them. `counts_tokens(provider, model)`: is there a limit of tokens there?"""
 
@@ -71,6 +83,8 @@ class Plans:
     def make(self, call: Call, grant: Grant) -> Plan:
         """Judge a call and make its key. Raises ModelNotAllowed or InvalidRequest."""
         grant.check_model(call.model)
+        if grant.budget is not None or grant.models != ("*",):
+            _check_others(call)
         choice = self._routes.choice(call.model, call.directives.route, grant.may_call)
         rules = self._rules
         if choice.sampled is not None:

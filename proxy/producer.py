@@ -232,6 +232,7 @@ class Producer:
 
     def _begin(self, job: Job, found: Estimate, ticket: Ticket, recorder: Recorder, taken: float) -> Attempt:
         job.attempts += 1
+        claim = job.claimed.take()
         return Attempt(
             call=job.call,
             choice=job.choice,
@@ -239,10 +240,10 @@ class Producer:
             asker=job.asker,
             number=job.attempts,
             found=found,
-            claim=job.claimed.take(),
+            claim=claim,
             ticket=ticket,
             recorder=recorder,
-            at=self._clock.wall(),
+            at=self._clock.wall() if claim.at is None else claim.at,
             began=self._clock.monotonic(),
             taken=taken,
         )

@@ -32,6 +32,10 @@ def check_rights(path: str, rights: Rights) -> None:
     for model in rights.models:
         if "*" in model[:-1]:
             raise StartupError(f'{path}models: {model!r}: a "*" may only be its last character.')
+    if "chat" in rights.passthrough:
+        raise StartupError(
+            f"{path}passthrough: chat completions need no passthrough, and would be held to no limit there."
+        )
     for segment in rights.passthrough:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", segment):
             raise StartupError(f'{path}passthrough: {segment!r} is no leading segment of a path, such as "files".')

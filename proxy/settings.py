@@ -277,6 +277,8 @@ class Settings(_Strict, frozen=True):
 
     def _doubted_keys(self) -> Iterator[str]:
         for index, key in enumerate(self.keys):
+            if key.passthrough and key.models != ("*",):
+                yield f"keys[{index}].passthrough: what passes through may name any model, whatever this key's models."
             for name in self.unlisted(key.models):
                 yield f"keys[{index}].models: {self.unlisted_words(name)}"
 

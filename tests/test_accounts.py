@@ -185,6 +185,25 @@ async def test_a_stream_that_broke_after_its_usage_costs_what_that_says() -> Non
     assert (bill.estimated, bill.usd) == (False, Decimal("0.000005"))
 
 
+async def test_a_usage_that_was_said_before_the_answer_came_is_not_all_that_it_costs() -> None:
+    early = event({"choices": [], "usage": said(10, 0)})
+    bill = await Scene(Reply(early, *UNSAID[:2], UpstreamReset("lost"))).bill()
+    assert bill is not None
+    assert bill.usage == Usage(input=10, cached=0, output=4)
+    assert bill.estimated
+
+
+async def test_an_answer_whose_status_is_another_success_costs_what_it_says() -> None:
+    bill = await Scene(completion(usage=said(5, 5)), asks="cheap").bill(a_call())
+    assert bill is not None
+    choice = {"index": 0, "message": {"content": "one two three four"}, "finish_reason": "stop"}
+    created = Reply(event({"choices": [choice], "usage": said(5, 5)})[6:], b"", status=201, **JSON)
+    other = await Scene(created, asks="cheap").bill(a_call())
+    assert other is not None
+    assert other.usd is not None
+    assert other.usd > 0
+
+
 @pytest.mark.parametrize(
     "reply",
     [

@@ -518,3 +518,18 @@ def test_one_keys_want_of_money_is_never_anothers_refusal(
     assert read(other).status == 200
     assert read(leader).status in (429, 503)
     assert read(joiner).status == 200
+
+
+@pytest.mark.parametrize("member", ["models", "fallbacks", "route"])
+def test_a_key_with_a_budget_names_no_further_models(
+    member: str, make_proxy: MakeProxy, simulator: Simulator, prompt: str
+) -> None:
+    """Some providers take them from the body, and they may be dearer."""
+    keys = [key("team", budget=usd(Decimal(1))), key("some", models=["sim-*"]), key("any")]
+    proxy = make_proxy(key="sk-operator", keys=keys, models={"sim-instant": {"price": BOTH}})
+    body = {**ask(prompt), member: ["dear"]}
+    for name in ("team", "some"):
+        refused = asks(proxy, body, name)
+        assert (refused.status, refused.code, refused.error["param"]) == (403, "model_not_allowed", member)
+    assert simulator.asked() == 0
+    assert asks(proxy, body, "any").status == 200

@@ -305,3 +305,16 @@ def test_the_sdk_waits_as_long_as_it_is_told_and_asks_again(
         client.with_options(max_retries=0).chat.completions.create(**ask(prompt))
     assert (caught.value.code, caught.value.type) == ("rate_limit_exceeded", "requests")
     assert gauge(proxy, "penstock_calls_under_way") == 0
+
+
+def test_an_answer_that_is_finished_though_its_client_left_keeps_its_place_until_then(
+    make_proxy: MakeProxy, simulator: Simulator, prompt: str
+) -> None:
+    proxy = make_proxy(key="sk-operator", keys=[key("team", max_concurrent=3)], cache={"on_abandon": "finish"})
+    with simulator.closed():
+        for number in range(3):
+            with Wire(proxy.url, {**ask(prompt), "seed": number}, shows("team")):
+                eventually(lambda number=number: simulator.waiting() == number + 1)  # type: ignore[misc]
+        eventually(lambda: proxy.readers() == 0)
+        assert is_full(proxy)
+    eventually(lambda: not is_full(proxy))

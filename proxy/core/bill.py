@@ -4,6 +4,7 @@ Rule: what is not known is None, and saved is only what would have been paid oth
 answer, or on the baseline that would have given it.
 """
 
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
@@ -40,11 +41,11 @@ def charge_of(
     """
     if isinstance(error, (UpstreamConnectError, UpstreamTLSError, UpstreamAuthError)):
         return "nothing"
-    if status is not None and status != 200:
+    if status is not None and not 200 <= status < 300:
         return "nothing"
     if isinstance(error, UpstreamBadContentType):
         return "reserve" if error.answered else "nothing"
-    if said:
+    if said and (whole or not streamed):  # in a stream that was cut, more may have come than it had said until then
         return "said"
     if isinstance(error, UpstreamFailed) and not begun:
         return "nothing"
@@ -80,6 +81,11 @@ def bill(
         instead = worth(choice.baseline, usage, at, service)
         routing = instead - usd if usd is not None and instead is not None else None
     return Bill(option, usage, usd, estimated, routing, _spared(option, usage, usd, at, service))
+
+
+def larger(said: Usage | None, counted: Usage) -> Usage:
+    """Of a stream that was cut: what it had said itself, with the answer as long as what came of it."""
+    return counted if said is None else replace(said, output=max(said.output, counted.output))
 
 
 def bounded(found: Bill, most: Decimal | None) -> Bill:

@@ -103,11 +103,20 @@ class Answer:
                 await self._crash()
             return False
         finally:
-            if self._visit is not None:
-                self._visit.leave()
+            self._leave()
             self._desk.meter.request(self._endpoint, self.outcome, self._status)
             if self.grant is not None:  # whoever has no key writes nothing into our ledger
                 self._desk.ledger.answered(self._row(self.grant))
+
+    def _leave(self) -> None:
+        """Give the key's place back. An answer that is made to its end though nobody reads it keeps it until then."""
+        visit, flight = self._visit, None if self._live is None else self._live.reader.flight
+        if visit is None:
+            return
+        if flight is None or flight.readers or flight.task is None or flight.task.done():
+            visit.leave()
+        else:
+            flight.task.add_done_callback(lambda _: visit.leave())
 
     def _row(self, grant: Grant) -> Answered:
         """What the ledger is told."""

@@ -20,6 +20,7 @@ from proxy.errors import (
     UnsupportedMediaType,
 )
 
+FORWARDED = frozenset({b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -88,7 +89,8 @@ class Door(msgspec.Struct, frozen=True):
         Raises Forbidden or Unauthorized.
         """
         self.check_origin(headers)
-        if not (self.loopback_only and _is_loopback(headers.get(b"host", b""))):
+        direct = self.loopback_only and FORWARDED.isdisjoint(headers) and _is_loopback(headers.get(b"host", b""))
+        if not direct:
             self.guard.check_scraper(headers)
 
     def too_large(self) -> BodyTooLarge:

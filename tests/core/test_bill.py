@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pricing.cost import Rates, Tier, Usage
 from pricing.models import Hours, Period
-from proxy.core.bill import MOST, Bill, bill, bounded, charge_of, dollars, said_usage, worth
+from proxy.core.bill import MOST, Bill, bill, bounded, charge_of, dollars, larger, said_usage, worth
 from proxy.core.routing import Choice, Option
 from proxy.errors import (
     PenstockError,
@@ -196,6 +196,17 @@ def test_a_usage_that_makes_no_sense_is_none(said: object) -> None:
 
 # What an attempt is charged.
 
+
+@pytest.mark.parametrize(("output", "counted", "charged"), [(0, 300, 300), (500, 300, 500), (300, 300, 300)])
+def test_of_a_stream_that_was_cut_the_longer_answer_counts(output: int, counted: int, charged: int) -> None:
+    said = Usage(input=1000, cached=800, output=output)
+    assert larger(said, Usage(input=990, cached=0, output=counted)) == Usage(input=1000, cached=800, output=charged)
+
+
+def test_where_nothing_was_said_what_was_counted_counts() -> None:
+    assert larger(None, USAGE) is USAGE
+
+
 LATE, LOST, FAILED = UpstreamTimeout("late"), UpstreamReset("lost"), UpstreamFailed({"message": "no"})
 
 
@@ -204,7 +215,9 @@ LATE, LOST, FAILED = UpstreamTimeout("late"), UpstreamReset("lost"), UpstreamFai
     [
         ("said", 200, None, "said streamed begun whole"),
         ("said", 200, None, "said whole"),
-        ("said", 200, LOST, "said streamed begun"),  # it said so before it was lost
+        ("said", 201, None, "said whole"),
+        ("counted", 200, LOST, "said streamed begun"),  # more may have come than it had said until then
+        ("said", 200, LOST, "said begun"),
         ("counted", 200, None, "streamed begun whole"),
         ("counted", 200, None, "whole"),
         # Cut: a stream costs what came, all else what was set aside.
