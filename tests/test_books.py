@@ -122,6 +122,13 @@ def test_what_passes_through_and_fails_says_how(make_proxy: MakeProxy, scripted:
     assert [(row["outcome"], row["code"]) for row in found.requests] == [("broken", "upstream_reset")]
 
 
+def test_what_passes_through_and_is_refused_costs_nothing(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(provider={"auth": "none"}, keys=[key("a", passthrough=["nowhere"])])
+    assert proxy.http.get("/v1/nowhere", headers=bearer("a")).status_code == 404
+    (attempt,) = books(proxy).attempts
+    assert (attempt["ended"], attempt["status"], attempt["usd"]) == ("status_404", 404, 0)
+
+
 def test_to_list_models_costs_nothing(make_proxy: MakeProxy) -> None:
     proxy = make_proxy(provider={"auth": "none"}, keys=[key("a")])
     assert proxy.http.get("/v1/models", headers=bearer("a")).status_code == 200

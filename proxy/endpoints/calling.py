@@ -10,7 +10,13 @@ from proxy.core.bill import NOTHING
 from proxy.core.books import Attempted, Intent
 from proxy.core.status import result_of
 from proxy.endpoints.answer import Desk
-from proxy.errors import LedgerUnavailable, UpstreamError
+from proxy.errors import (
+    LedgerUnavailable,
+    UpstreamAuthError,
+    UpstreamConnectError,
+    UpstreamError,
+    UpstreamTLSError,
+)
 from proxy.interfaces import Provider, Ticket
 
 
@@ -27,6 +33,12 @@ class Called:
         if self.error is not None:
             return self.error.code or "failed"
         return "abandoned" if self.status is None else result_of(self.status)
+
+    @property
+    def is_free(self) -> bool:
+        """Was it refused, or never sent? Else nobody knows what it costs."""
+        refused = self.status is not None and self.status >= 400
+        return refused or isinstance(self.error, (UpstreamConnectError, UpstreamTLSError, UpstreamAuthError))
 
 
 @asynccontextmanager
@@ -49,8 +61,8 @@ async def calling(desk: Desk, asker: Asker, provider: Provider, *, free: bool = 
         called.error = error
         raise
     finally:
-        took = desk.clock.monotonic() - began
-        ended = Attempted(asker.request, 1, called.result, called.status, None, cost, False, None, took)
+        took, usd = desk.clock.monotonic() - began, NOTHING if called.is_free else cost
+        ended = Attempted(asker.request, 1, called.result, called.status, None, usd, False, None, took)
         if sent:
             desk.meter.attempt(provider.name, "", called.result)
             desk.ledger.attempted(ended)
