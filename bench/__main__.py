@@ -167,4 +167,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if {"-h", "--help"}.intersection(sys.argv):
+        sys.stdout.write(__doc__)
+    else:
+        sys.exit(main())

@@ -26,6 +26,7 @@
     limits.py     K5  more than a key, or a provider, allows
     budgets.py    K6  more than a key may spend
     tenants.py    T1, T2  clients that must not meet
+    guarded.py    T3–T5, S6  what nobody sees without a key; clocks that jump (jumping.py is such a proxy)
     walls.py      T6, T10, T11  what no request can do
     ending.py     S3, O1  proxies that end
     standing.py   O3  checks that stand

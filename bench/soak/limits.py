@@ -207,7 +207,7 @@ async def _leave(proxy: Proxy, dice: random.Random, turns: Iterator[int]) -> Non
 async def _idle(proxy: Proxy) -> bool:
     metrics = await proxy.metrics()
     taken = [metrics[f'penstock_calls_{what}{{provider="sim"}}'] for what in ("waiting", "under_way")]
-    reserved = [metrics[f'penstock_budget_reserved_usd{{key="{team}"}}'] for team in TEAMS]
+    reserved = [metrics[f'penstock_budget_reserved_usd{{id="{team}",key="{team}"}}'] for team in TEAMS]
     return not any(taken + reserved)
 
 
