@@ -86,6 +86,7 @@ IMAGES: Final[dict[str, Tiles | Patches]] = {
 _IMAGE_RULES: Final = [(re.compile(rf"(?:^|[/.:~]){pattern}", re.IGNORECASE), rule) for pattern, rule in IMAGES.items()]
 OTHER_IMAGES: Final = Tiles(85, 170)
 UNSEEN: Final = (1024, 1024)  # the pixels of an image behind an address
+LARGEST: Final = (11_616, 3_028)  # by none of the rules an image has more tokens than this one, but for a twentieth
 
 
 def image_rule(model: str) -> Tiles | Patches:
@@ -93,12 +94,12 @@ def image_rule(model: str) -> Tiles | Patches:
     return next((rule for pattern, rule in _IMAGE_RULES if pattern.search(model)), OTHER_IMAGES)
 
 
-def image_of(given: Mapping[str, Any] | str) -> Image:
-    """The image of an `image_url` part. Pixels are read from a data URL's first bytes; else they are UNSEEN."""
+def image_of(given: Mapping[str, Any] | str, *, unseen: tuple[int, int] = UNSEEN) -> Image:
+    """The image of an `image_url` part. Pixels are read from a data URL's first bytes; else they are `unseen`."""
     url = given if isinstance(given, str) else given.get("url")
     detail = "auto" if isinstance(given, str) else given.get("detail")
     size = image_size(_start(url)) if isinstance(url, str) else None
-    return Image(*(size or UNSEEN), detail if detail in ("low", "high") else "auto")
+    return Image(*(size or unseen), detail if detail in ("low", "high") else "auto")
 
 
 def _start(url: str, most: int = 1 << 17) -> bytes:

@@ -10,7 +10,7 @@ beside each number.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from itertools import chain
 from operator import mul
 from typing import Any, Final, TypedDict
@@ -19,7 +19,7 @@ import msgspec
 
 from pricing.encodings import Name, pieces, roughly
 from pricing.families import Kind, encoding_of, factors_of, family_of, kind_of
-from pricing.media import A_FILE, AN_ANSWERS_SECONDS, Image, file_tokens, image_of, image_rule, seconds_of
+from pricing.media import A_FILE, AN_ANSWERS_SECONDS, LARGEST, Image, file_tokens, image_of, image_rule, seconds_of
 
 Counting = Callable[[str], int]
 """The tokens of a text: `Encodings.count` with its encoding, or `encodings.roughly` for a quick upper bound."""
@@ -28,6 +28,24 @@ PER_MESSAGE: Final = 3
 PER_NAME: Final = 1
 AT_THE_END: Final = 3  # every answer begins with <|start|>assistant<|message|>
 PER_CALL: Final = 3  # a call of a tool, besides its name and arguments: estimated
+
+PER_LEAF: Final = 2  # the marks around a text in JSON
+
+# What no model is shown of a body, or what is counted by a rule of its own.
+SETTINGS: Final = frozenset(
+    "messages tools functions response_format model models stream stream_options n max_tokens max_completion_tokens "
+    "stop temperature top_p top_k min_p seed presence_penalty frequency_penalty repetition_penalty logit_bias logprobs "
+    "top_logprobs user metadata store service_tier reasoning_effort verbosity modalities audio parallel_tool_calls "
+    "tool_choice function_call safety_identifier prompt_cache_key prompt_cache_retention".split()
+)
+SHAPE: Final = ("type", "json_schema")
+CALLED: Final = ("name", "arguments")
+# The members of media, by the type of their part, that are data or say what it is.
+MEDIA: Final[dict[str, tuple[str, ...]]] = {
+    "image_url": ("url", "detail"),
+    "input_audio": ("data", "format"),
+    "file": ("file_data",),
+}
 
 IMAGES: Final = 64  # that are told apart; more are taken for files of unknown length
 
@@ -178,9 +196,14 @@ def messages_of(body: Mapping[str, Any]) -> list[object]:
 def most(body: Mapping[str, Any]) -> Prompt:
     """As much as this body's prompt may be: fast and with nothing loaded.
 
-    As far as `roughly` is no fewer; up to three times what read_prompt gives.
+    As far as `roughly` is no fewer; up to three times what read_prompt gives, and more where that leaves out what some
+    provider may show its model: every text counts, wherever it is, but for the data of images, sound and files.
     """
-    return read_prompt(body, roughly)
+    reader = _Most(roughly)
+    for message in messages_of(body):
+        reader.message(message)
+    reader.end(body)
+    return reader.prompt("o200k_base")
 
 
 class _Reader:
@@ -286,7 +309,7 @@ class _Reader:
             case str(text) | {"text": str(text)}:
                 self._unsure(text)
             case {"type": "image_url", "image_url": dict() | str() as image}:
-                self.images.append(image_of(image))
+                self._image(image)
             case {"type": "input_audio", "input_audio": {"data": str(data)}}:
                 self.seconds += seconds_of(data)
                 self.exact = False
@@ -294,6 +317,9 @@ class _Reader:
                 self.files += file_tokens(data)
             case _:
                 self.files += A_FILE
+
+    def _image(self, image: Mapping[str, Any] | str) -> None:
+        self.images.append(image_of(image))
 
     def _earlier_audio(self, _: object) -> None:
         self.seconds += AN_ANSWERS_SECONDS
@@ -336,6 +362,91 @@ class _Reader:
         if type(items := schema.get("enum")) is list:
             tokens += PER_ENUM + sum(PER_ITEM + self.count(str(item)) for item in items)
         return tokens + self._schema(schema)
+
+
+class _Most(_Reader):
+    """Counts as text whatever the reader does not know, and an image that does not say its pixels as a large one."""
+
+    def message(self, message: object) -> None:
+        super().message(message)
+        if type(message) is dict:
+            self._others(message, self._members)
+
+    def end(self, body: Mapping[str, Any]) -> None:
+        super().end(body)
+        self.tools = max(self.tools, self.schemas)  # OpenAI's rule leaves out what others show
+        shape = body.get("response_format")
+        if type(shape) is dict:
+            self._others(shape, SHAPE)
+        self._others(body, SETTINGS)
+        for name in ("tools", "functions"):
+            if type(body.get(name)) is not list:
+                self._all(body.get(name))
+
+    def _others(self, given: Mapping[str, Any], known: Container[str]) -> None:
+        for name, value in given.items():
+            if name not in known:
+                self._all(name)
+                self._all(value)
+
+    def _all(self, value: object) -> None:
+        """Each text of it by itself: where runs without words lie between words, they would pass for words."""
+        left = [value]
+        while left:
+            value = left.pop()
+            if type(value) is dict:
+                left += value.keys()
+                left += value.values()
+            elif type(value) is list:
+                left += value
+            elif value is not None:
+                self._leaf(value if type(value) is str else _as_json(value))
+
+    def _leaf(self, text: str) -> None:
+        self.frame += PER_LEAF
+        if text.isascii() and " " not in text:
+            self.words[Kind.JSON] += len(text)  # as `roughly` says of it
+        else:
+            self.text(text)
+
+    def _part(self, part: object) -> None:
+        if type(part) is not dict:
+            super()._part(part)
+            if type(part) is list:
+                self._all(part)
+            return
+        kind = str(part.get("type"))
+        media = MEDIA.get(kind)
+        if media is None:
+            super()._part(part)
+            known = ("text",) if type(part.get("text")) is str else ()
+            self._others(part, ("type", *known) if kind == "text" else known)
+            return
+        super()._part({"type": kind, kind: part.get(kind)})
+        self._others(part, ("type", kind))
+        given = part.get(kind)
+        if type(given) is dict:
+            self._others(given, [name for name in media if type(given.get(name)) is str])
+        elif kind != "image_url":
+            self._all(given)
+
+    def _image(self, image: Mapping[str, Any] | str) -> None:
+        self.images.append(image_of(image, unseen=LARGEST))
+
+    def _earlier_audio(self, audio: object) -> None:
+        super()._earlier_audio(audio)
+        if type(audio) is dict:
+            self._others(audio, ("data",))
+        else:
+            self._all(audio)
+
+    def _calls(self, calls: object) -> None:
+        super()._calls(calls)
+        for call in calls if type(calls) is list else [calls]:
+            if type(call) is dict:
+                self._others(call, ("function",) if "function" in call else CALLED)
+                if type(function := call.get("function")) is dict:
+                    self._others(function, CALLED)
 
 
 def _line(*values: object) -> str:

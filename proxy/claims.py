@@ -80,8 +80,8 @@ class Claims:
         if "budget" in reasons:
             wanted = [each.reserve for each in dropped if each.reason == "budget" and each.reserve is not None]
             return purse.exhausted(min(wanted, default=None), now)
-        unpriced = [each.option.name for each in dropped if each.reason == "unpriced"]
-        return not_priced(", ".join(unpriced)) if unpriced else None
+        unpriced = [each for each in dropped if each.reason == "unpriced"]
+        return not_priced(unpriced) if unpriced else None
 
     def make(self, grant: Grant, found: Estimate) -> Claim:
         """Set aside what this attempt may take. Raises InsufficientQuota, ModelNotPriced, RateLimited or OverLimit."""
@@ -114,7 +114,7 @@ class Claims:
         if purse is None:
             return None
         if found.usd is None or found.reserve is None:
-            raise not_priced(found.option.name)
+            raise not_priced([found])
         return purse.hold(found.reserve, now)
 
     def affords(self, grant: Grant, found: Estimate, *, freed: Decimal = NOTHING) -> bool:
@@ -123,9 +123,15 @@ class Claims:
         return left is None or (found.reserve is not None and found.reserve <= left + freed)
 
 
-def not_priced(names: str) -> ModelNotPriced:
+def not_priced(unpriced: Sequence[Estimate]) -> ModelNotPriced:
+    """None of these has a known price: of some no more than that of the service tier is missing."""
+    names = ", ".join(
+        each.option.name if each.service is None else f'{each.option.name} with `service_tier` "{each.service}"'
+        for each in unpriced
+    )
+    tiered = all(each.service is not None and each.usd is not None for each in unpriced)
+    remedy = "leave `service_tier` out" if tiered else 'its operator may set one (models."…".price)'
     return ModelNotPriced(
-        f"This key has a budget, and no price of {names} is known to this proxy: its operator may set one "
-        f'(models."…".price).',
-        param="model",
+        f"This key has a budget, and no price of {names} is known to this proxy: {remedy}.",
+        param="service_tier" if tiered else "model",
     )

@@ -265,6 +265,39 @@ def test_a_model_without_a_price_is_nothing_for_a_key_with_a_budget(
     assert (found.status, found.first, found.dropped) == (200, "exact", {"unpriced": "unpriced"})
 
 
+@pytest.mark.parametrize("name", ["exact", "any"])
+def test_a_service_without_a_price_is_nothing_for_a_key_with_a_budget(
+    name: str, make_proxy: MakeProxy, simulator: Simulator, prompt: str
+) -> None:
+    routes = {"any": {"models": ["exact", "other"]}}
+    keys = [key("team", budget=usd(EACH)), key("free")]
+    proxy = make_proxy(key="sk-operator", models={"exact": EXACT, "other": EXACT}, routes=routes, keys=keys)
+    body = ask(prompt, model=name, max_tokens=TOKENS)
+    refused = asks(proxy, body | {"service_tier": "priority"}, "team")
+    assert (refused.status, refused.code, refused.error["param"]) == (403, "model_not_priced", "service_tier")
+    assert '`service_tier` "priority"' in refused.error["message"]
+    assert simulator.asked() == 0
+    assert asks(proxy, body | {"service_tier": "priority"}, "free").status == 200
+    assert asks(proxy, body | {"service_tier": "default"}, "team").status == 200
+
+
+def test_what_may_be_charged_beside_its_tokens_sets_its_tokens_aside(
+    make_proxy: MakeProxy, simulator: Simulator, prompt: str
+) -> None:
+    models = {"exact": EXACT | {"max_output": 500}}
+    proxy = make_proxy(key="sk-operator", models=models, keys=[key("team", budget=usd(Decimal(1)))])
+    assert reserve_of(proxy, simulator, ask(prompt, model="exact", plugins=[{"id": "web"}])) == OUTPUT * 500
+
+
+def test_a_number_of_choices_that_a_provider_may_read_otherwise_is_refused(
+    make_proxy: MakeProxy, simulator: Simulator, prompt: str
+) -> None:
+    proxy = make_proxy(key="sk-operator", models={"exact": EXACT}, keys=[key("team", budget=usd(EACH))])
+    refused = asks(proxy, exact(prompt, n="50"), "team")
+    assert (refused.status, refused.error["type"], refused.error["param"]) == (400, "invalid_request_error", "n")
+    assert simulator.asked() == 0
+
+
 def reserve_of(proxy: Proxy, simulator: Simulator, body: Json, name: str = "team") -> Decimal:
     """What is set aside for it while it is under way."""
     with simulator.closed():

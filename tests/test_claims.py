@@ -52,7 +52,6 @@ def test_a_key_without_limits_sets_nothing_aside() -> None:
     scene = Scene()
     scene.claims.make(a_grant(), Estimate(unknown("x"), prompt(1).under(None)))
     assert scene.claims.left(a_grant()) is None
-    assert list(scene.purses.all(0.0)) == []
 
 
 def test_as_much_as_it_may_cost_is_set_aside_and_what_it_did_not_is_given_back() -> None:
@@ -76,6 +75,20 @@ def test_a_key_with_a_budget_asks_no_model_without_a_price() -> None:
     with pytest.raises(ModelNotPriced) as caught:
         scene.claims.make(grant, Estimate(unknown("x"), prompt(1).under(None)))
     assert (caught.value.status, caught.value.code) == (403, "model_not_priced")
+
+
+def test_a_key_with_a_budget_asks_for_no_service_without_a_price() -> None:
+    scene, grant = Scene(), a_grant("1")
+    with pytest.raises(ModelNotPriced, match='no price of m with `service_tier` "fast" is known') as caught:
+        scene.claims.make(grant, found("0.1", service="fast"))
+    assert "leave `service_tier` out" in caught.value.message
+    assert caught.value.param == "service_tier"
+    assert not scene.claims.affords(grant, found("0.1", service="fast"))
+    assert scene.claims.left(grant) == 1
+    bare = Estimate(unknown("x"), prompt(1).under(None), reason="unpriced")
+    refusal = scene.claims.refusal(grant, [bare, found("0.1", service="fast", reason="unpriced")])
+    assert refusal is not None
+    assert (refusal.param, "its operator may set one" in refusal.message) == ("model", True)
 
 
 def test_where_there_are_no_tokens_left_no_money_stays_set_aside() -> None:

@@ -49,15 +49,15 @@ recorder   | any  | basis settings flights                                   | m
 producer   | any  | basis complaints flights recorder claims accounts        |
 router     | any  | pricing basis                                            | msgspec
 claims     | any  | basis                                                    |
-accounts   | any  | pricing basis flights recorder router claims             |
+accounts   | any  | pricing basis flights recorder router claims             | msgspec
 keeping    | any  | basis store                                              |
 purging    | any  | basis store                                              |
 offers     | any  | pricing core errors settings                             | msgspec
-explain    | any  | pricing core errors settings offers router store clock   | rich
+explain    | any  | pricing core errors settings offers router store clock keys ledger | rich
 plans      | any  | basis                                                    | msgspec
 pipeline   | any  | pricing basis settings edges making plans                | msgspec
 keyring    | any  | basis reading ledger                                     | msgspec
-office     | any  | basis reading flights ledger keyring report endpoints    |
+office     | any  | basis reading flights ledger keyring endpoints           |
 endpoints  | any  | basis settings ids complaints pipeline plans             | msgspec starlette
 founding   | any  | basis settings checks edges keeping keyring purging      |
 app        | any  | pricing basis settings edges making founding pipeline plans endpoints | msgspec starlette

@@ -184,7 +184,7 @@ def test_a_400_of_another_kind_passes_and_is_not_tried_again(
     make_proxy: MakeProxy, simulator: Simulator, prompt: str
 ) -> None:
     proxy = make_proxy()
-    body = ask(prompt, stream=True, n=0)
+    body = ask(prompt, stream=True, temperature=3)
     with post(proxy.url, body) as through, post(simulator.url, body) as direct:
         assert through.status == direct.status == 400
         assert through.read_body() == direct.read_body()

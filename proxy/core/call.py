@@ -30,6 +30,7 @@ DIRECTIVES = (
     b"x-penstock-max-cost-usd",
 )
 RETRY_COUNT = b"x-stainless-retry-count"  # an SDK that retries by itself says so with it
+MOST_CHOICES = 1024
 HEEDED = (*CREDENTIALS, *ACCOUNT, *DIRECTIVES, RETRY_COUNT)
 
 
@@ -105,6 +106,7 @@ def read_call(
         body["model"] = deployment
         raw = with_members(raw, {"model": deployment})
     stream, wants_usage = _stream(body)
+    _check_limits(body)
     return Call(
         path=path,
         query=query,
@@ -159,10 +161,27 @@ def _stream(body: Mapping[str, Any]) -> tuple[bool, bool]:
 
 
 def _choices(body: Mapping[str, Any]) -> int:
-    n = body.get("n")
-    if type(n) is float and n.is_integer():  # 2.0 is 2 in JSON, and has its key
-        n = int(n)
-    return n if type(n) is int and n > 0 else 1
+    if body.get("n") is None:
+        return 1
+    # What a provider may read as another number than is read here would be charged more than is set aside.
+    n = _whole(body["n"])
+    if n is None or not 1 <= n <= MOST_CHOICES:
+        raise InvalidRequest(f"`n` must be a whole number from 1 to {MOST_CHOICES:,}, or null.", param="n")
+    return n
+
+
+def _check_limits(body: Mapping[str, Any]) -> None:
+    """How long an answer may be. Below 1 is for the provider to refuse, or to take for no limit, as it counts here."""
+    for name in ("max_tokens", "max_completion_tokens"):
+        if body.get(name) is not None and _whole(body[name]) is None:
+            raise InvalidRequest(f"`{name}` must be a whole number or null.", param=name)
+
+
+def _whole(value: object) -> int | None:
+    """The whole number that a value is: 2.0 is 2 in JSON, and has its key."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int else None
 
 
 _NO_DIRECTIVES = Directives()

@@ -11,7 +11,7 @@ import msgspec
 
 from pricing.models import Capability
 from pricing.tokens import IMAGES
-from proxy.core.policy import PRESENT, PURE_TOOLS
+from proxy.core.policy import PRESENT, PURE_TOOLS, STATE
 
 # What a model made and another cannot go on from: ids of its calls, reasoning that it signed, an answer that it spoke.
 MADE: Final = (
@@ -26,7 +26,12 @@ MADE: Final = (
 MADE_PARTS: Final = ("thinking", "redacted_thinking", "reasoning")
 
 MOST: Final = 10**9  # tokens; more are no limit, and no sum
-MOST_CHOICES: Final = 10**4
+
+LIMITS: Final = ("max_completion_tokens", "max_tokens")
+
+# Members by which more is charged than the tokens of the request and of the answer, at the prices of its model:
+# searches, what the provider holds, and models that it may ask instead (OpenRouter).
+ELSEWHERE: Final = (*PRESENT, *STATE, "models")
 
 # Parts whose tokens can be bounded by what they hold.
 BOUNDED: Final = ("text", "image_url", *MADE_PARTS, "refusal")
@@ -38,7 +43,8 @@ class Needs(msgspec.Struct, frozen=True):
     """`capabilities` in the order of Capability, each once. `max_output`: tokens that each of the `choices` may have.
 
     `marks`: the request marks a prefix for the provider's prompt cache. `service`: its `service_tier`. `longest`: the
-    same as max_output, by whichever limit a provider heeds. `unbounded`: it may be charged more than its tokens show.
+    same as max_output, by whichever limit a provider heeds; None where it may take one of them for none. `unbounded`:
+    it may be charged more than its tokens show.
     """
 
     capabilities: tuple[Capability, ...]
@@ -69,11 +75,11 @@ def read_needs(body: Mapping[str, Any], choices: int) -> Needs:
     return Needs(
         capabilities=tuple([capability for capability, needs in needed.items() if needs]),
         max_output=_max_output(body),
-        choices=min(choices, MOST_CHOICES),
-        longest=max(_limits(body), default=None),
-        unbounded=_is_unbounded(body, kinds, parts),
+        choices=choices,
+        longest=_longest(body),
+        unbounded=_is_unbounded(body, kinds, parts) or any(map(_spoke, messages)),
         marks=any(each.get("cache_control") for each in (body, *messages, *parts, *tools)),
-        service=service if type(service) is str else None,
+        service=service if service is None or type(service) is str else repr(service),
     )
 
 
@@ -102,12 +108,15 @@ def _held(messages: object) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
 
 
 def _is_unbounded(body: Mapping[str, Any], kinds: list[Any], parts: list[Any]) -> bool:
-    """Sound, files and images by address, searches and tools that the provider runs."""
-    if any(body.get(name) or body.get(name) == {} for name in PRESENT) or any(kind not in BOUNDED for kind in kinds):
+    """Sound, files and images by address, searches and tools that the provider runs, what it holds, other models."""
+    if any(body.get(name) or body.get(name) == {} for name in ELSEWHERE) or any(kind not in BOUNDED for kind in kinds):
         return True
     tools = body.get("tools")
-    declared = [tool for tool in tools if type(tool) is dict] if type(tools) is list else []
-    if any(tool.get("type", "function") not in PURE_TOOLS for tool in declared):
+    for tool in tools if type(tools) is list else [tools] if tools else []:
+        if type(tool) is not dict or tool.get("type", "function") not in PURE_TOOLS:
+            return True
+    wanted = body.get("modalities")
+    if type(wanted) is list and any(each not in ("text", "audio") for each in wanted):
         return True
     return kinds.count("image_url") > IMAGES or any(_is_remote(part) for part in parts)
 
@@ -115,7 +124,7 @@ def _is_unbounded(body: Mapping[str, Any], kinds: list[Any], parts: list[Any]) -
 def _is_remote(part: Mapping[str, Any]) -> bool:
     given = part.get("image_url")
     url = given.get("url") if type(given) is dict else given
-    return part.get("type") == "image_url" and not (type(url) is str and url.startswith("data:"))
+    return part.get("type") == "image_url" and not (type(url) is str and url.startswith("data:image/"))
 
 
 def _tools(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -161,8 +170,14 @@ def _max_output(body: Mapping[str, Any]) -> int | None:
     return min(_limits(body), default=None)
 
 
+def _longest(body: Mapping[str, Any]) -> int | None:
+    limits = _limits(body)
+    said = [name for name in LIMITS if body.get(name) is not None]
+    return max(limits, default=None) if len(limits) == len(said) else None
+
+
 def _limits(body: Mapping[str, Any]) -> list[int]:
-    limits = [_whole(body.get("max_completion_tokens")), _whole(body.get("max_tokens"))]
+    limits = [_whole(body.get(name)) for name in LIMITS]
     return [limit for limit in limits if limit > 0]
 
 

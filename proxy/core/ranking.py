@@ -10,8 +10,8 @@ Expected cost = this request + those that are expected to follow it (conversatio
   gains for now only, and whoever is cheaper gains on every turn: a switch is worth it, or it is not.
 """
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
 from math import inf
 from typing import Final, Literal
@@ -26,6 +26,7 @@ from proxy.core.needs import Needs
 from proxy.core.routing import Choice, Option
 
 TIE: Final = Decimal("1.005")  # costs so close are equal: then the faster first token decides
+A_WAIT: Final = timedelta(minutes=10)  # between this and an attempt, and its repeats
 
 State = Literal["up", "cooling", "down"]
 Reason = Literal[
@@ -76,6 +77,7 @@ class Estimate(msgspec.Struct, frozen=True):
 
     `reason`: why it is dropped, in a word; `words`: the same for people. `unsure`: what it is not known to do.
     `count`: the prompt by its tokenizer, nothing learned in it. `most`: USD that it cannot exceed, if that is known;
+    `bound`: as far as anything bounds it. `service`: the tier that was asked for, if that has no known price there.
     `tokens`: that it takes of a limit until its usage is known; `wait`: see View.
     """
 
@@ -91,13 +93,18 @@ class Estimate(msgspec.Struct, frozen=True):
     reason: Reason | None = None
     words: str = ""
     most: Decimal | None = None
+    bound: Decimal | None = None
+    service: str | None = None
     tokens: int = 0
     wait: float = 0.0
 
     @property
     def reserve(self) -> Decimal | None:
-        """USD to set aside for it: as much as it may cost, or where nothing bounds that, as it is expected to."""
-        return self.usd if self.most is None else self.most
+        """USD to set aside for it: as much as it may cost as far as that is bounded, or as it is expected to, if that
+        is more. None: it has no known price.
+        """
+        known = [each for each in (self.most, self.bound, self.usd) if each is not None]
+        return max(known, default=None) if self.service is None else None
 
 
 class Ranking(msgspec.Struct, frozen=True):
@@ -165,14 +172,22 @@ def estimate(option: Option, ask: Ask, view: View, at: datetime) -> Estimate:
     model = option.model
     family = None if model is None else model.tokenizer
     count = ask.upto[-1].under(family, option.target.upstream)
+    longest, output = longest_answer(model, ask.needs), _output(model, ask.needs, view.output)
+    bound = None
+    if ask.most is not None:
+        bound = cost_within(
+            option, ask.needs, ask.most, at, output=output if longest is None else longest, factor=view.factor
+        )
     draft = Estimate(
         option=option,
         count=count,
         input=count.times(view.factor).total,
-        output=_output(model, ask.needs, view.output),
+        output=output,
         first=view.first,
         unsure=tuple(each for each in ask.needs.capabilities if option.can(each) is None),
-        most=None if ask.most is None else most_cost(option, ask.needs, ask.most, at, factor=view.factor),
+        most=None if longest is None or ask.needs.unbounded else bound,
+        bound=bound,
+        service=None if model is None or model.rates(at, ask.needs.service) is not None else ask.needs.service,
         wait=view.wait,
     )
     taken = draft.input + _output(model, ask.needs, view.rarely)
@@ -221,8 +236,10 @@ def _over_budget(found: Estimate, ask: Ask) -> tuple[Reason, str] | None:
         return None
     if found.usd is None:
         return "unpriced", f'no price is known, and this key has a budget: set models."{found.option.name}".price'
-    reserve = found.reserve or Decimal(0)
-    return ("budget", f"it may cost {reserve.normalize():f} USD, more than is left") if reserve > ask.left else None
+    if found.reserve is None:
+        return "unpriced", f'no price of its service tier "{found.service}" is known, and this key has a budget'
+    words = f"it may cost {found.reserve.normalize():f} USD, more than is left"
+    return ("budget", words) if found.reserve > ask.left else None
 
 
 def _over_quota(view: View) -> tuple[Reason, str] | None:
@@ -235,24 +252,45 @@ def most_cost(option: Option, needs: Needs, most: Prompt, at: datetime, *, facto
     """USD that a request cannot exceed there, nothing cached; None where that is not known. `most`: an upper bound,
     `factor`: what was learned of the tokenizer, which counts where it is above 1.
     """
+    longest = longest_answer(option.model, needs)
+    if longest is None or needs.unbounded:
+        return None
+    return cost_within(option, needs, most, at, output=longest, factor=factor)
+
+
+def longest_answer(model: Model | None, needs: Needs) -> int | None:
+    """Tokens that all choices together cannot exceed; None where that is not known."""
+    longest = [each for each in (needs.longest, None if model is None else model.max_output) if each is not None]
+    # The whole window: how much of it the prompt leaves is not known, as `most` is more than it has.
+    each = min(longest, default=None if model is None else model.window)
+    return None if each is None else each * needs.choices
+
+
+def cost_within(
+    option: Option, needs: Needs, most: Prompt, at: datetime, *, output: int, factor: float = 1.0
+) -> Decimal | None:
+    """USD that a request of at most this prompt and this answer cannot exceed; None: a price is missing."""
     model = option.model
-    # A provider may serve at its standard prices what asked for others.
-    asked = [] if model is None else [model.rates(at, service) for service in {needs.service, None}]
+    if model is None or model.other_fees:
+        return None
+    # A provider may serve at its standard prices what asked for others; and an attempt may have to wait its turn.
+    asked = [model.rates(when, service) for service in {needs.service, None} for when in (at, at + A_WAIT)]
     priced = [rates for rates in asked if rates is not None]
-    if model is None or len(priced) < len(asked) or model.other_fees or needs.unbounded:
+    if len(priced) < len(asked):
         return None
     count = most.under(model.tokenizer, option.target.upstream).times(max(1.0, factor))
-    longest = [each for each in (needs.longest, model.max_output) if each is not None]
-    if not longest and model.window is None:
-        return None
-    output = min(longest, default=max(0, (model.window or 0) - count.total)) * needs.choices
     usage = Usage(input=count.total, cached=0, output=output, audio_input=count.audio)
     # The prompt may turn out shorter than its bound, and have the prices of a tier below.
-    reached: list[Price] = [*priced, *(tier for rates in priced for tier in rates.tiers if count.total > tier.above)]
+    tiers: list[Price] = [*priced, *(tier for rates in priced for tier in rates.tiers if count.total > tier.above)]
     spoken = "audio" in needs.capabilities
-    costs = [charge(usage, _dearest(price, option.cache, spoken=spoken)).usd for price in reached]
+    costs = [charge(usage, _dearest(price, option.cache, spoken=spoken)).usd for price in _apart(tiers)]
     known = [each for each in costs if each is not None]
     return max(known) if len(known) == len(costs) else None
+
+
+def _apart(prices: Sequence[Price]) -> Iterable[Price]:
+    """Each once: the same prices are the same object at every moment."""
+    return {id(price): price for price in prices}.values()
 
 
 def _dearest(price: Price, terms: PromptCache | None, *, spoken: bool) -> Price:

@@ -210,13 +210,40 @@ def test_usage_is_wanted_where_a_stream_asks_for_it(stream: object, options: obj
     assert read(stream=stream, stream_options=options).wants_usage is wanted
 
 
-@pytest.mark.parametrize(
-    ("n", "choices"),
-    [(1, 1), (3, 3), (2.0, 2), (None, 1), (0, 1), (-2, 1), (True, 1), ("2", 1), (2.5, 1), ([2], 1), ({}, 1)],
-)
-def test_the_choices_asked_for_are_counted_and_what_is_no_number_is_one(n: object, choices: int) -> None:
+@pytest.mark.parametrize(("n", "choices"), [(1, 1), (3, 3), (2.0, 2), (None, 1), (1024, 1024), (1024.0, 1024)])
+def test_the_choices_asked_for_are_counted(n: object, choices: int) -> None:
     assert read(n=n).choices == choices
     assert read().choices == 1
+
+
+@pytest.mark.parametrize("n", [0, -2, 0.0, 1025, 10**400, 1e300, True, False, "2", "50", 2.5, [2], {}])
+def test_choices_that_another_may_count_otherwise_are_refused(n: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read(n=n)
+    assert (caught.value.status, caught.value.type, caught.value.param) == (400, "invalid_request_error", "n")
+    assert caught.value.message == "`n` must be a whole number from 1 to 1,024, or null."
+
+
+LIMITS = ["max_tokens", "max_completion_tokens"]
+
+
+def limited(name: str, limit: object) -> Call:
+    return read_call("chat/completions", json.dumps({"model": "m", name: limit}).encode(), {})
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("limit", ["100", "", True, False, 1.5, [], {}])
+def test_a_limit_of_an_answer_that_another_may_read_otherwise_is_refused(name: str, limit: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        limited(name, limit)
+    assert (caught.value.status, caught.value.param) == (400, name)
+    assert caught.value.message == f"`{name}` must be a whole number or null."
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("limit", [None, 1, 100.0, 0, -1, 10**400, 1e300])
+def test_a_limit_that_is_a_whole_number_is_the_providers_to_judge(name: str, limit: object) -> None:
+    assert limited(name, limit).choices == 1
 
 
 def test_headers_are_chosen_by_name_and_in_a_fixed_order() -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricing.models import Capability
-from proxy.core.needs import MADE, MADE_PARTS, MOST, MOST_CHOICES, Needs, last_made, read_needs
+from pricing.models import SERVICES, Capability
+from proxy.core.needs import MADE, MADE_PARTS, MOST, Needs, last_made, read_needs
 
 Json = dict[str, Any]
 
@@ -139,7 +139,12 @@ def test_a_mark_of_null_or_inside_what_is_data_is_none() -> None:
 
 
 def test_the_service_is_what_the_request_calls_it() -> None:
-    assert [read_needs({"service_tier": tier}, 1).service for tier in ("flex", None, 3)] == ["flex", None, None]
+    assert [read_needs({"service_tier": tier}, 1).service for tier in ("flex", "", None)] == ["flex", "", None]
+
+
+@pytest.mark.parametrize("tier", [3, True, ["flex"], {}])
+def test_a_service_that_is_no_text_is_none_that_is_known(tier: object) -> None:
+    assert read_needs({"service_tier": tier}, 1).service not in SERVICES
 
 
 @pytest.mark.parametrize("member", MADE)
@@ -188,13 +193,21 @@ def test_whatever_a_body_holds_is_read_and_never_raises(body: Json) -> None:
 
 @pytest.mark.parametrize("value", [10**400, 1e300, 10**10])
 def test_absurd_numbers_are_large_ones_that_can_be_summed(value: float) -> None:
-    found = read_needs({"max_tokens": value}, 10**120)
-    assert (found.max_output, found.longest, found.choices) == (MOST, MOST, MOST_CHOICES)
+    found = read_needs({"max_tokens": value}, 1)
+    assert (found.max_output, found.longest) == (MOST, MOST)
 
 
 def test_the_longest_answer_is_by_whichever_limit_a_provider_heeds() -> None:
     found = read_needs({"max_tokens": 10, "max_completion_tokens": 500}, 1)
     assert (found.max_output, found.longest) == (10, 500)
+
+
+@pytest.mark.parametrize("limit", [-1, 0, -(10**400), "100", 1.5, True, [], {}])
+def test_a_limit_that_a_provider_may_take_for_none_bounds_no_answer(limit: object) -> None:
+    assert read_needs({"max_tokens": limit}, 1).longest is None
+    found = read_needs({"max_tokens": limit, "max_completion_tokens": 100}, 1)
+    assert (found.max_output, found.longest) == (100, None)
+    assert read_needs({"max_tokens": None, "max_completion_tokens": 100}, 1).longest == 100
 
 
 def part(**members: Any) -> Json:
@@ -209,12 +222,19 @@ DATA = "data:image/png;base64,AAAA"
     [
         {"web_search_options": {}},
         {"plugins": [{"id": "web"}]},
+        {"models": ["a dearer one"]},
+        {"conversation": "conv_1"},
+        {"modalities": ["text", "image"]},
+        {"messages": [ANSWER | {"audio": {"id": "audio_1"}}]},
+        {"tools": ["web_search"]},
+        {"tools": "web_search"},
         {"tools": [{"type": "web_search"}]},
         {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
         {"tools": [{"type": "code_interpreter", "container": {}}]},
         part(type="input_audio", input_audio={"data": "AAAA", "format": "mp3"}),
         part(type="file", file={"file_data": "AAAA"}),
         part(type="image_url", image_url={"url": "https://example.org/a.png"}),
+        part(type="image_url", image_url={"url": "data:application/pdf;base64,AAAA"}),
         part(type="something new"),
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": DATA}}] * 65}]},
     ],
@@ -228,7 +248,8 @@ def test_what_may_be_charged_besides_its_tokens_has_no_bound(body: Json) -> None
     [
         {},
         {"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "custom", "custom": {"name": "g"}}]},
-        {"functions": [{"name": "f"}]},
+        {"functions": [{"name": "f"}], "tools": None},
+        {"modalities": ["text"], "models": None},
         part(type="text", text="a"),
         part(type="image_url", image_url={"url": DATA}),
     ],

@@ -373,10 +373,21 @@ def test_a_cap_that_nothing_can_be_held_to_drops() -> None:
     assert most_cost(fees, needs(), prompt(10), AT) is None
 
 
-def test_where_no_longest_answer_is_known_the_rest_of_the_window_bounds_it() -> None:
+def test_where_no_longest_answer_is_known_the_whole_window_bounds_it() -> None:
     model = option("x", rates("1", "10"), window=3000)
-    assert most_cost(model, needs(), prompt(1000), AT) == D("0.021")  # 1,000 at 1, 2,000 at 10
-    assert most_cost(model, needs(), prompt(4000), AT) == D("0.004")
+    assert most_cost(model, needs(), prompt(1000), AT) == D("0.031")  # 1,000 at 1, 3,000 at 10
+    # The prompt may turn out to have one token, however many it is bound to.
+    assert most_cost(model, needs(), prompt(4000), AT) == D("0.034")
+    assert most_cost(model, needs(max_output=100, choices=2), prompt(1000), AT) == D("0.003")
+
+
+def test_prices_that_rise_while_an_attempt_waits_its_turn_count() -> None:
+    night = Hours((Period((1,), "20:00", "24:00"),), rates("5", "5"))
+    model = option("x", rates("1", "1"), hours=(night,))
+    asked = needs(max_output=1000)
+    soon = AT.replace(hour=19, minute=55)
+    assert most_cost(model, asked, prompt(1000), soon) == D("0.01")
+    assert most_cost(model, asked, prompt(1000), AT) == D("0.002")
 
 
 def test_the_most_counts_every_token_as_the_dearest_that_it_may_be() -> None:
@@ -470,6 +481,29 @@ def test_what_may_be_charged_besides_its_tokens_is_under_no_cap() -> None:
     assert most_cost(option("x", rates("1", "1")), asked, prompt(10), AT) is None
 
 
+UNBOUNDED = msgspec.structs.replace(needs(max_output=1000), unbounded=True)
+
+
+def test_of_what_nothing_bounds_whole_as_much_is_set_aside_as_is_bounded() -> None:
+    model = option("x", rates("1", "10"), max_output=500)
+    asked = ask(10, most=prompt(1000), left=D(9), needs=msgspec.structs.replace(needs("n", choices=3), unbounded=True))
+    found = of(model, asked)
+    # 1,000 at 1 and 3 times 500 at 10; 10 at 1 and 3 times 100 at 10 are expected.
+    assert (found.most, found.reserve, found.usd) == (None, D("0.016"), D("0.00301"))
+    assert of(model, msgspec.structs.replace(asked, left=D("0.015"))).reason == "budget"
+    assert of(model, msgspec.structs.replace(asked, left=None, max_cost=D(9))).reason == "max_cost"
+
+
+def test_what_is_expected_is_set_aside_where_it_is_more_than_what_is_bounded() -> None:
+    found = of(option("x", rates("1", "10")), ask(50_000, most=prompt(1000), needs=UNBOUNDED))
+    assert found.reserve == found.usd == D("0.051")
+
+
+def test_where_no_longest_answer_is_known_all_of_the_prompt_is_set_aside() -> None:
+    found = of(option("x", rates("1", "10")), ask(10, most=prompt(1_000_000)))
+    assert (found.most, found.reserve) == (None, D("1.001"))  # and the answer that is expected
+
+
 # What the budget of who pays, and the limits of providers, keep away.
 
 BOUNDED = needs(max_output=1000)
@@ -509,6 +543,29 @@ def test_a_model_without_a_price_is_not_asked_for_a_key_with_a_budget() -> None:
     assert (names(found), reasons(found)) == (["cheap"], {"x": "unpriced"})
     assert names(budgeted("100", unknown("x"))) == []
     assert names(ranked(ask(1000, left=D(100)), (unknown("x"), {}), named=True)) == []
+
+
+@pytest.mark.parametrize("service", ["priority", "fast", "batch", ""])
+def test_a_service_without_a_known_price_is_not_asked_for_a_key_with_a_budget(service: str) -> None:
+    asked = ask(1000, needs=needs(max_output=1000, service=service), most=prompt(1000), left=D(100))
+    found = ranked(asked, (CHEAP, {}))
+    assert (names(found), reasons(found)) == ([], {"cheap": "unpriced"})
+    assert f'service tier "{service}"' in found.dropped[0].words
+    assert found.dropped[0].reserve is None
+    assert names(ranked(msgspec.structs.replace(asked, left=None), (CHEAP, {}))) == ["cheap"]
+
+
+@pytest.mark.parametrize("service", [None, "auto", "default", "standard"])
+def test_the_standard_service_has_the_standard_price_by_any_of_its_names(service: str | None) -> None:
+    asked = ask(1000, needs=needs(max_output=1000, service=service), most=prompt(1000), left=D(100))
+    assert ranked(asked, (CHEAP, {})).order[0].reserve == D("0.003")
+
+
+@pytest.mark.parametrize(("other", "reserve"), [("0.5", "0.003"), ("9", "0.018")])
+def test_as_much_is_set_aside_as_the_dearer_of_the_services_that_may_be_had(other: str, reserve: str) -> None:
+    model = option("x", rates("1", "2"), priority=rates(other, other))
+    asked = ask(1000, needs=needs(max_output=1000, service="priority"), most=prompt(1000), left=D(100))
+    assert ranked(asked, (model, {})).order[0].reserve == D(reserve)
 
 
 def test_whoever_would_have_to_wait_comes_only_where_nobody_else_can_the_soonest_first() -> None:

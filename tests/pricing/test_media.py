@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pricing.media import A_FILE, AN_ANSWERS_SECONDS, UNSEEN, Image, image_of, image_rule, image_size
+from pricing.media import A_FILE, AN_ANSWERS_SECONDS, IMAGES, LARGEST, UNSEEN, Image, image_of, image_rule, image_size
 from pricing.tokens import Count
 from tests.pricing.support import Json, added, read, user
 
@@ -56,6 +56,13 @@ def test_pixels_are_read_from_an_images_first_bytes(form: str) -> None:
 )
 def test_an_image_that_does_not_say_its_pixels_is_taken_for_a_usual_one(given_image: Any) -> None:
     assert image_of(given_image) == Image(*UNSEEN)
+    assert image_of(given_image, unseen=(2, 3)) == Image(2, 3)
+
+
+@given(st.integers(1, 65_535), st.integers(1, 65_535), st.sampled_from(["low", "high", "auto"]))
+def test_by_no_rule_an_image_has_many_more_tokens_than_the_largest(width: int, height: int, detail: str) -> None:
+    for rule in IMAGES.values():
+        assert rule.tokens(Image(width, height, detail)) <= 1.05 * rule.tokens(Image(*LARGEST, detail))
 
 
 @pytest.mark.parametrize(

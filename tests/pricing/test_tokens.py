@@ -271,6 +271,98 @@ def test_the_most_that_a_prompt_may_have_is_no_fewer_than_it_has(family: str) ->
     assert tokens < most(WEATHER).under(family).total < 3 * tokens
 
 
+LONG = "Words that somebody may be shown. " * 40
+RUN = "QUJDREVGRw" * 120  # as base64 is: no word in it
+IMAGE: Json = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+
+
+def held_in(text: str) -> dict[str, Json]:
+    """Bodies that hold a text where read_prompt does not look."""
+
+    def said(**members: Any) -> Json:
+        return {"messages": [{"role": "assistant", "content": "Yes.", **members}]}
+
+    def in_part(**members: Any) -> Json:
+        return said(content=[members])
+
+    return {
+        "a refusal": in_part(type="refusal", refusal=text),
+        "thinking": in_part(type="thinking", thinking=text, signature="c2ln"),
+        "reasoning": in_part(type="reasoning", summary=[{"type": "summary_text", "text": text}]),
+        "redacted thinking": in_part(type="redacted_thinking", data=text),
+        "an unknown part": in_part(type="new", new={"a": [{"b": text}]}),
+        "a name in an unknown part": in_part(type="new", new={text: 1}),
+        "beside a part's text": in_part(type="text", text="Yes.", annotations=[text]),
+        "a part's type": in_part(type=text),
+        "a text that is none": in_part(type="text", text=[text]),
+        "beside an image": in_part(**IMAGE, caption=text),
+        "a text beside an image": in_part(**IMAGE, text=text),
+        "within an image": in_part(type="image_url", image_url={"url": "https://example.org/a.png", "alt": text}),
+        "a sound that is none": in_part(type="input_audio", input_audio={"data": [text]}),
+        "a file that is none": in_part(type="file", file=[text]),
+        "a file's name": in_part(type="file", file={"file_data": "AAAA", "filename": text}),
+        "a list in a content": {"messages": [{"role": "user", "content": [[text]]}]},
+        "reasoning details": said(reasoning_details=[{"type": "reasoning.text", "text": text}]),
+        "thinking blocks": said(thinking_blocks=[{"type": "thinking", "thinking": text}]),
+        "an id": said(tool_call_id=text),
+        "an unknown member": said(new={"a": text}),
+        "an unknown member's name": said(**{text: None}),
+        "a transcript": said(audio={"id": "audio_1", "transcript": text}),
+        "beside a call": said(tool_calls=[{**CALL, "extra_content": {"thought": text}}]),
+        "a call's id": said(tool_calls=[{**CALL, "id": text}]),
+        "within a call's function": said(tool_calls=[{"function": {"name": "f", "arguments": "", "new": text}}]),
+        "a call beside no function": said(tool_calls=[{"function": None, "name": text}]),
+        "documents": {"documents": [{"title": "A", "text": text}]},
+        "a prediction": {"prediction": {"type": "content", "content": text}},
+        "system": {"system": [{"type": "text", "text": text}]},
+        "instructions": {"instructions": text},
+        "beside a schema": {"response_format": {"type": "json_object", "schema": {"description": text}}},
+        "tools that are no list": {"tools": {"description": text}},
+        "functions that are none": {"functions": text},
+        "beside a function": {"tools": [{"type": "function", "new": text, "function": {"name": "f"}}]},
+        "within a function": {"functions": [{"name": "f", "parameters": {"title": text}}]},
+    }
+
+
+@pytest.mark.parametrize("family", ["o200k", "cl100k", "claude", "gemini", "unknown"])
+@pytest.mark.parametrize("text", [LONG, RUN])
+@pytest.mark.parametrize("name", held_in(""))
+def test_the_most_has_every_text_wherever_it_is(name: str, text: str, family: str) -> None:
+    without, within = (most(held_in(each)[name]).under(family).total for each in ("", text))
+    assert within - without >= o200k(text)
+
+
+def test_the_data_of_media_is_no_text_however_much_there_is() -> None:
+    data = "QUJD" * 25_000
+    for part, tokens in (
+        ({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}", "detail": "high"}}, 1500),
+        ({"type": "image_url", "image_url": f"data:image/png;base64,{data}"}, 1500),
+        ({"type": "input_audio", "input_audio": {"data": data, "format": "mp3"}}, 100),
+        ({"type": "file", "file": {"file_data": data}}, 3800),
+    ):
+        assert most({"messages": [{"role": "user", "content": [part]}]}).under("o200k", "gpt-4o").total < tokens
+    spoken = {"role": "assistant", "audio": {"id": "audio_1", "data": data}}
+    assert most({"messages": [spoken]}).under("o200k", "gpt-4o").total < 400
+
+
+def test_what_no_model_is_shown_is_not_in_the_most() -> None:
+    settings = {"model": LONG, "user": LONG, "metadata": {"a": LONG}, "stop": [LONG], "max_tokens": 10, "n": 2}
+    plain: Json = {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]}
+    assert most(plain | settings) == most(plain)
+    assert most(plain).under("o200k") == read(plain, roughly).under("o200k")
+
+
+def test_an_image_that_does_not_say_its_pixels_is_a_large_one_in_the_most() -> None:
+    assert added_most([IMAGE], "gpt-4o") == 85 + 170 * 8  # 2,048 by 768
+    assert added_most([IMAGE], "gpt-4.1-mini") > 0.95 * 1536 * 1.62
+    low = {"type": "image_url", "image_url": {"url": "https://example.org/a.png", "detail": "low"}}
+    assert added_most([low], "gpt-4o") == 85
+
+
+def added_most(content: list[Json], model: str) -> int:
+    return most(user(content)).under("o200k", model).total - most(user([])).under("o200k", model).total
+
+
 def test_other_makers_show_their_models_the_json_of_the_tools() -> None:
     shown = o200k(json.dumps(WEATHER["tools"][0], separators=(",", ":")))
     prompt, bare = read(WEATHER), read({"messages": WEATHER["messages"]})
@@ -320,6 +412,27 @@ def test_whatever_a_body_holds_is_counted_and_never_raises(body: Json, messages:
     assert msgspec.structs.replace(summed, seconds=prompt.seconds) == prompt
     for family in ("o200k", "claude", "?"):
         assert prompt.under(family, "gpt-4o").total >= 3
+
+
+ODD_NAMES = st.sampled_from(
+    "refusal thinking reasoning_details transcript documents system id new extra_content tool_call_id".split()
+)
+KINDS = st.sampled_from("text image_url input_audio file refusal thinking new".split())
+ODD = st.dictionaries(NAMES_IN_BODIES | ODD_NAMES, ANYTHING | st.text(max_size=60), max_size=6)
+ODD_PARTS = st.builds(lambda part, kind: part | {"type": kind}, ODD, KINDS)
+ODD_MESSAGES = st.builds(
+    lambda message, content: message | {"content": content}, ODD, st.lists(ODD_PARTS | ANYTHING, max_size=3) | ANYTHING
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ODD, st.lists(ODD_MESSAGES | ANYTHING, max_size=3) | ANYTHING)
+def test_the_most_is_no_fewer_than_are_read_whatever_a_body_holds(body: Json, messages: Any) -> None:
+    body |= {"messages": messages}
+    bound, found = most(body), read_prompt(body, roughly)
+    for family in (*FAMILIES, "unknown"):
+        for model in ("gpt-4o", "gpt-4.1-mini", "gemini-2.5-pro"):
+            assert bound.under(family, model).total >= found.under(family, model).total
 
 
 def test_what_was_learned_is_applied_to_the_text_alone() -> None:
