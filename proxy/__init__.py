@@ -21,6 +21,7 @@ The way of a request, and where to read it:
     purging.py   purges in force
     offers.py    the models and routes of the settings, with all that is known of them
     errors.py    what may go wrong           interfaces.py  the edges' shapes
+    clock.py     what time it is             ids.py         what requests are called
     founding.py  opens the data directory, and all that outlives the process
     app.py       puts it all together        cli.py     the commands
     prices.py    what models cost            explain.py what one request would cost     simulate/  what a log would have

@@ -33,7 +33,6 @@ from proxy.flights import Flights
 from proxy.founding import Base, found
 from proxy.ids import Ids
 from proxy.interfaces import Clock, Provider
-from proxy.ledger import Ledger, NoLedger
 from proxy.limiter import Limiter
 from proxy.meter import CONTENT_TYPE, Budgeted, Meter
 from proxy.offers import price_table, routes_of
@@ -118,7 +117,7 @@ async def build_app(
             await edges.router.warm(routes.choice(route).options)  # here, since it would hold up answers later
         plans = Plans(_terms(settings, base.secret), _rules(settings), routes, providers, limiter.counts_tokens)
         _watch_sizes(meter, edges.flights, base.store)
-        _watch_money(meter, clock, limiter, purses, base.ledger)
+        _watch_money(base, limiter, purses)
         desk = Desk(Ids(), meter, clock, complaints, limiter, base.ledger, cost_comment=settings.server.cost_comment)
         door = _door(settings, base.keyring.access, guard, edges.flights.load, clock)
         office = office_of(
@@ -142,7 +141,8 @@ def _purses(base: Base) -> Purses:
     """Each key has spent what the ledger says."""
     purses = Purses()
     for known in base.keyring.known:
-        purses.tell(known.grant, base.clock.wall(), base.ledger.spent)
+        if known.revoked is None:
+            purses.tell(known.grant, base.clock.wall(), base.ledger.spent)
     return purses
 
 
@@ -250,15 +250,17 @@ def _for_pages(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
     )
 
 
-def _watch_money(meter: Meter, clock: Clock, limiter: Limiter, purses: Purses, ledger: Ledger | NoLedger) -> None:
+def _watch_money(base: Base, limiter: Limiter, purses: Purses) -> None:
     """The same of limits, budgets and the ledger."""
+    meter, ledger = base.meter, base.ledger
 
     def budgets() -> Iterator[Budgeted]:
-        now = clock.wall()
-        for name, purse in purses.all(now):
-            yield Budgeted(
-                name, purse.allowance.usd, purse.spent, purse.reserved, purse.forecast(now), nearly=purse.nearly
-            )
+        now = base.clock.wall()
+        for grant in base.keyring.access.in_force(now):
+            purse = purses.of(grant, now)
+            if purse is not None:
+                spent, usd = purse.spent, purse.allowance.usd
+                yield Budgeted(grant, usd, spent, purse.reserved, purse.forecast(now), nearly=purse.nearly)
 
     meter.watch_limits(lambda: limiter.waiting, lambda: limiter.in_use)
     meter.watch_budgets(budgets)

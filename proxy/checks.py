@@ -6,7 +6,9 @@ what to do; it never repeats a secret.
 
 import math
 import re
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from pricing.table import own_rates
@@ -26,6 +28,7 @@ _NEVER_IGNORED = frozenset("messages model prompt input tools functions n respon
 _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - to know them
 _PORTS = {"http": 80, "https": 443}
 IN_LEDGER = "keys in the ledger"
+LEDGER = "ledger.db"
 _DAY = 86400
 _CENTURY = 36_525  # days
 
@@ -195,14 +198,16 @@ def _check_cache(settings: Settings) -> None:
             raise StartupError(f"cache.ignore: {name!r} cannot be ignored: other requests would get its answer.")
 
 
-def check_host(settings: Settings, has_keys: bool) -> None:
-    """May these settings be served where they say? `has_keys`: the ledger holds some, in force or not.
+def check_host(settings: Settings, made: Mapping[str, bool]) -> None:
+    """May these settings be served where they say? `made`: every key of the ledger by its id, and is it in force?
 
     Raises StartupError.
     """
-    if has_keys and (why := unheeded(settings, IN_LEDGER)):
-        raise StartupError(why)
-    if settings.server.loopback or settings.keys or has_keys:
+    why = unheeded(settings, IN_LEDGER)
+    good = [key for key, in_force in made.items() if in_force]
+    if why and good:
+        raise StartupError(f"{why} {_revocation(settings.data.directory, good)}")
+    if settings.server.loopback or settings.keys or (made and not why):
         return
     for name, provider in settings.providers.items():
         if provider.effective_auth != "client":
@@ -211,6 +216,23 @@ def check_host(settings: Settings, has_keys: bool) -> None:
                 f'Use host = "127.0.0.1", declare [[keys]], make one with `penstock keys create`, or say '
                 f'auth = "client" for each provider.'
             )
+
+
+def _revocation(directory: Path, ids: list[str]) -> str:
+    """How to be rid of these keys."""
+    each = f", and so each of the {len(ids)}" if len(ids) > 1 else ""
+    return (
+        f"Or revoke what is in {directory / LEDGER}: "
+        f"penstock keys revoke {ids[0]} --data-dir {shlex.quote(str(directory))}{each}."
+    )
+
+
+def namesakes(settings: Settings, kept: Mapping[str, str]) -> Iterator[str]:
+    """Of what is most likely a mistake: keys that are named alike. `kept`: names of the ledger's, in force, by id."""
+    for index, key in enumerate(settings.keys):
+        for key_id, name in kept.items():
+            if name == key.name:
+                yield f"keys[{index}].name: the key {key_id} of the ledger is named {name!r} too; rename or revoke one."
 
 
 def _check_loops(settings: Settings) -> None:
@@ -229,6 +251,11 @@ def _check_loops(settings: Settings) -> None:
 def _check_headers(server: Server) -> None:
     for name in ("admin_key_env", "metrics_key_env"):
         check_variable(f"server.{name}", getattr(server, name))
+    if server.metrics_key_env is not None and server.metrics_key_env == server.admin_key_env:
+        raise StartupError(
+            "server.metrics_key_env: it names the variable of server.admin_key_env, so who reads the metrics could do "
+            "all; give the metrics a key of their own, or leave it out: the admin key opens them too."
+        )
     for name in server.forward_headers:
         own = name.lower() in _OWN_HEADERS or name.lower().startswith(_OWN_PREFIXES)
         if own or not re.fullmatch(r"[A-Za-z0-9-]+", name):

@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from proxy import __version__
-from proxy.checks import check_host
-from proxy.core.access import Guard, digest
+from proxy.checks import check_host, namesakes
+from proxy.core.access import Guard, digest, meant_keys
 from proxy.core.purges import EVERYTHING, Selection
 from proxy.errors import PenstockError, StartupError
 from proxy.reading import load_settings, read_settings, read_since
@@ -96,9 +96,9 @@ def check_config(file: Path) -> None:
 
     settings = load_settings(file)
     with _of_keys():
-        made = list_keys(settings.data.directory)
+        kept = list_keys(settings.data.directory)
     try:
-        check_host(settings, has_keys=bool(made))
+        check_host(settings, {row.id: row.revoked is None for row in kept})
     except StartupError as error:
         raise StartupError(f"{file}: {error}") from None
     named = [(_key_path(name), variable) for name, variable in _key_names(settings)]
@@ -113,7 +113,8 @@ def check_config(file: Path) -> None:
         )
     for line in missing:
         click.echo(f"note: {line} is not set in this shell; `serve` needs it.")
-    for line in settings.doubts():
+    names = {row.id: row.name for row in kept if row.revoked is None}
+    for line in (*settings.doubts(), *namesakes(settings, names)):
         click.echo(f"note: {line}")
 
 
@@ -136,7 +137,7 @@ def stats(config: Path | None, data_dir: Path | None) -> None:
 @cache.command()
 @_config
 @_data_dir
-@click.option("--key", metavar="ID", help="Only the answers that this key's requests led to.")
+@click.option("--key", metavar="NAME|ID", help="Only the answers that this key's requests led to.")
 @click.option("--model", metavar="NAME", help="Only those of this model; with --config, our name for it will do.")
 @click.option("--request", metavar="ID", help="Only the one that this request got, by its x-penstock-request-id.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -151,7 +152,8 @@ def purge(
     if sum(each is not None for each in (key, model, request)) > 1:
         raise click.UsageError("name one of --key, --model and --request.")
     if key is not None:
-        what, selection = f"the answers of key {key!r}", Selection("key", (key,))
+        ids = _ids(directory, config, key)
+        what, selection = f"the answers of key {key!r}", Selection("key", ids)
     if model is not None:
         named = load_settings(config).models.get(model) if config is not None else None
         upstream = (named.upstream if named is not None else None) or model
@@ -161,6 +163,14 @@ def purge(
     if not yes:
         click.confirm(f"Forget {what} in {directory}?", abort=True)
     click.echo(f"{purge_cache(directory, selection)} answers forgotten.")
+
+
+def _ids(directory: Path, config: Path | None, key: str) -> tuple[str, ...]:
+    """Of whoever has had that name, or has that id."""
+    from proxy.keys import known_keys  # noqa: PLC0415 - the other commands start without it
+
+    with _of_keys():
+        return tuple(each.grant.id for each in meant_keys(known_keys(directory, _optional(config)), key))
 
 
 def _entry_of(directory: Path, request: str) -> bytes:
@@ -195,19 +205,24 @@ def keys() -> None:
 def create(name: str, config: Path | None, data_dir: Path | None, **asked: Any) -> None:
     """Make a key and show its secret, alone on stdout, this once. Only its hash is kept.
 
-    With --config the settings' names are heeded too.
+    It is kept in the ledger of the data directory that --config or --data-dir names, which must be the proxy's.
     """
     from proxy.keys import create_key, read_budget  # noqa: PLC0415 - the other commands start without it
 
     for each in ("models", "passthrough"):
-        asked[each] = asked[each].split(",") if asked[each] is not None else None
+        asked[each] = [word.strip() for word in asked[each].split(",")] if asked[each] is not None else None
     asked["budget"] = read_budget(asked["budget"]) if asked["budget"] is not None else None
     said = {"name": name} | {each: value for each, value in asked.items() if value is not None}
+    directory = _directory(config, data_dir)
     with _of_keys():
-        made, secret, doubts = create_key(_directory(config, data_dir), _optional(config), said, now=time.time())
+        made, secret, doubts = create_key(directory, _optional(config), said, now=time.time())
     for line in doubts:
         click.echo(f"note: {line}", err=True)
-    click.echo(f"Key {name} ({made.grant.id}) is made. Nobody can tell its secret again:", err=True)
+    click.echo(
+        f"Key {name} ({made.grant.id}) is made in {directory}: the proxy of that directory takes it. "
+        f"Nobody can tell its secret again:",
+        err=True,
+    )
     click.echo(secret)
     click.echo("An OpenAI SDK shows it as its api_key (OPENAI_API_KEY), with this proxy as its base_url.", err=True)
 
@@ -339,7 +354,7 @@ def _console() -> "Console":
 @main.command()
 @click.argument("request", type=click.File("rb"))
 @click.option("--config", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Settings, a TOML file.")
-@click.option("--key", metavar="NAME", help="As the client with this one of [[keys]] would ask it.")
+@click.option("--key", metavar="NAME|ID", help="As the client with this key would ask it.")
 @click.option(
     "-H", "--header", "headers", multiple=True, metavar="NAME:VALUE", help="With a header, such as x-penstock-route."
 )
@@ -347,14 +362,18 @@ def _console() -> "Console":
 def explain(request: IO[bytes], config: Path, key: str | None, headers: tuple[str, ...], data_dir: Path | None) -> None:
     """Rank who would answer the chat completion in the file REQUEST (-: from stdin), and say why. Asks no provider.
 
-    What a proxy has learned so far is read from its data directory; one that is running writes it down each second.
+    What a proxy has learned so far, its keys and what they spent is read from its data directory; one that is running
+    writes what it learned down each second.
     """
     from proxy.explain import explain as run  # noqa: PLC0415 - the other commands start without it
     from proxy.offers import price_table  # noqa: PLC0415 - the same
 
     settings = load_settings(config, _overrides(None, None, data_dir))
     said = dict(_header(each) for each in headers)
-    sys.exit(run(request.read(), settings, price_table(settings), _console(), key=key, headers=said))
+    raw = request.read()
+    with _of_keys():
+        code = run(raw, settings, price_table(settings), _console(), key=key, headers=said)
+    sys.exit(code)
 
 
 def _header(text: str) -> tuple[str, str]:

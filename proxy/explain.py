@@ -1,6 +1,6 @@
 """`penstock explain`: which model would answer one request, at what expected cost, and why not another. Asks nobody.
 
-What a proxy has learned, and what is down or cooling there, is read from its data directory.
+What a proxy has learned, what is down or cooling there, its keys and what they spent is read from its data directory.
 """
 
 import asyncio
@@ -14,14 +14,18 @@ from rich.table import Table as Shown
 
 from pricing.table import Table
 from proxy.clock import SystemClock
-from proxy.core.access import NOBODY, Grant
+from proxy.core.access import NOBODY, Grant, meant_key
 from proxy.core.breaker import Health
+from proxy.core.budget import WORDS as PERIODS
+from proxy.core.budget import window
 from proxy.core.call import Call, read_call
 from proxy.core.chain import account_of, links_for, namespace_of
 from proxy.core.learned import Learned
 from proxy.core.ranking import Estimate
 from proxy.core.routing import Choice
-from proxy.errors import InvalidRequest, PenstockError, StartupError
+from proxy.errors import InvalidRequest, NotFound, PenstockError, StartupError
+from proxy.keys import known_keys
+from proxy.ledger.spending import spent_in
 from proxy.offers import routes_of
 from proxy.router import Ranked, Router
 from proxy.settings import Settings
@@ -44,8 +48,13 @@ WHY = {
 def explain(
     raw: bytes, settings: Settings, table: Table, console: Console, *, key: str | None, headers: Mapping[str, str]
 ) -> int:
-    """Print the ranking of one request. `key`: the name of the client's key. 1: nobody may be asked. StartupError."""
-    grant = _grant(settings, key)
+    """Print the ranking of one request. `key`: name or id of the client's key. 1: nobody may be asked.
+
+    Raises StartupError, OSError.
+    """
+    clock = SystemClock()
+    grant = _grant(settings, key, clock.wall())
+    left = _left(settings.data.directory, grant, clock.wall())
     call, routes = _call(raw, grant, headers), routes_of(settings, table)
     try:
         grant.check_model(call.model)
@@ -53,21 +62,38 @@ def explain(
         others = routes.choice(call.model, call.directives.route).options
     except PenstockError as error:
         raise StartupError(f"the request: {error.message}") from None
-    ranked = asyncio.run(_consider(call, choice, settings))
+    ranked = asyncio.run(_consider(call, choice, settings, clock, left))
     console.print(_shown(ranked, wide=console.width >= WIDE))
     forbidden = [f"{each.name}: this key may not call it" for each in others if each not in choice.options]
-    for note in [*forbidden, *_notes(ranked, call)]:
+    for note in [*forbidden, *_notes(ranked, call), *_of_budget(grant, left)]:
         console.print(note, markup=False, highlight=False)
     return 0 if ranked.ranking.order else 1
 
 
-def _grant(settings: Settings, key: str | None) -> Grant:
+def _grant(settings: Settings, key: str | None, now: float) -> Grant:
     if key is None:
         return NOBODY
-    for each in settings.keys:
-        if each.name == key:
-            return each.grant
-    raise StartupError(f"--key: there is no key named {key!r} in the settings.")
+    try:
+        found = meant_key(known_keys(settings.data.directory, settings), key)
+    except NotFound:
+        raise StartupError(f"--key: there is no key named {key!r} in the settings or the ledger.") from None
+    if found.revoked is not None or found.grant.is_over(now):
+        raise StartupError(f"--key: {key!r} is not in force, so everything is refused to it.")
+    return found.grant
+
+
+def _left(directory: Path, grant: Grant, now: float) -> Decimal | None:
+    """USD of its budget; None: it has none. What is under way has spent what was set aside for it."""
+    if grant.budget is None:
+        return None
+    since, _ = window(grant.budget.per, now)
+    return grant.budget.usd - spent_in(directory, grant.id, since)
+
+
+def _of_budget(grant: Grant, left: Decimal | None) -> Iterable[str]:
+    if grant.budget is not None and left is not None:
+        whole, rest = f"{grant.budget.usd:f} USD {PERIODS[grant.budget.per]}", max(left, Decimal(0)).normalize()
+        yield f"Of this key's budget of {whole} {rest:f} are left."
 
 
 def _call(raw: bytes, grant: Grant, headers: Mapping[str, str]) -> Call:
@@ -78,15 +104,15 @@ def _call(raw: bytes, grant: Grant, headers: Mapping[str, str]) -> Call:
         raise StartupError(f"the request: {error.message}") from None
 
 
-async def _consider(call: Call, choice: Choice, settings: Settings) -> Ranked:
-    directory, clock = settings.data.directory, SystemClock()
+async def _consider(call: Call, choice: Choice, settings: Settings, clock: SystemClock, left: Decimal | None) -> Ranked:
+    directory = settings.data.directory
     learned = _learned(directory, settings, clock)
     secret = read_secret(directory) or b""
     pays = any(settings.providers[option.target.provider].effective_auth == "client" for option in choice.options)
     namespace = namespace_of(call, client_pays=pays, shared=settings.cache.shared)
     links = links_for(call, namespace, secret)
     account = account_of(call, secret, client_pays=pays)
-    return await Router(learned, clock).consider(call, choice, account, links)
+    return await Router(learned, clock).consider(call, choice, account, links, left)
 
 
 def _learned(directory: Path, settings: Settings, clock: SystemClock) -> Learned:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy.checks import IN_LEDGER, check_host, unheeded
+from proxy.checks import IN_LEDGER, check_host, namesakes, unheeded
 from proxy.core.breaker import Health
 from proxy.core.entry import Entry, pack, unpack
 from proxy.core.learned import Learned
@@ -56,6 +56,7 @@ async def found(
     key_secret = _claim(settings, stack, meter)
     ledger = _open_ledger(settings, meter, clock, writable=key_secret is not None)
     stack.push_async_callback(ledger.close)  # after whatever may still tell it something
+    _follow(ledger.follow(), stack)
     store = _open_store(settings, meter, on_disk=key_secret is not None)
     stack.push_async_callback(store.close)
     _follow(store.learn(), stack)
@@ -110,7 +111,10 @@ async def _keyring(
         await keyring.read()
     except LedgerUnavailable as error:
         raise StartupError(f"data.directory: the keys in the ledger cannot be read: {error.__cause__}") from None
-    check_host(settings, has_keys=keyring.has_kept)
+    check_host(settings, keyring.made)
+    good = [each.grant for each in keyring.known if each.source == "ledger" and each.revoked is None]
+    for line in namesakes(settings, {grant.id: grant.name for grant in good}):
+        logger.warning("%s", line)
     _follow(keyring.follow(), stack)
     return keyring
 

@@ -81,9 +81,9 @@ class Keyring:
         return [*self._settings, *self._kept]
 
     @property
-    def has_kept(self) -> bool:
-        """Does the ledger hold any, in force or not?"""
-        return bool(self._kept)
+    def made(self) -> dict[str, bool]:
+        """Every key of the ledger by its id, and is it not revoked?"""
+        return {each.grant.id: each.revoked is None for each in self._kept}
 
     async def read(self) -> None:
         """Put in force what the ledger holds now. Raises LedgerUnavailable."""
@@ -101,8 +101,9 @@ class Keyring:
         self._kept = [kept(row) for row in rows]
         self.names = {each.grant.id: each.grant.name for each in (*self._kept, *self._settings)}
         if self._unheeded:
-            if rows and self._seen is not None:  # at the start nobody starts with them
-                logger.error("the %d keys in the ledger are not in force: %s", len(rows), self._unheeded)
+            good = sum(row.revoked is None for row in rows)
+            if good and self._seen is not None:  # at the start nobody starts with them
+                logger.error("the %d keys in the ledger are not in force: %s", good, self._unheeded)
             return
         found = grants(rows)
         for digest in found.keys() & self._own.keys():

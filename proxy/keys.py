@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from proxy.checks import IN_LEDGER, unheeded
-from proxy.core.access import Grant, KnownKey, Limits
-from proxy.errors import InvalidRequest, NotFound, StartupError
+from proxy.core.access import Grant, KnownKey, Limits, meant_key, revocable_key
+from proxy.errors import InvalidRequest, StartupError
 from proxy.keyring import kept
 from proxy.ledger import keys as ledger
 from proxy.reading import read_new_key
@@ -79,20 +79,15 @@ def list_keys(known: list[KnownKey], console: Console, *, now: float) -> int:
 
 def show_key(known: list[KnownKey], console: Console, wanted: str, *, now: float) -> int:
     """Everything about the key of this id or name; of a name, the one in force, else the newest. Raises NotFound."""
-    found = [each for each in known if each.meant(wanted)]
-    if not found:
-        raise NotFound(f"There is no key {wanted!r}.")
-    best = next((each for each in found if each.revoked is None), found[-1])
-    for name, value in _lines(best, now):
+    for name, value in _lines(meant_key(known, wanted), now):
         console.print(f"{name:<13} {value}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
 def revoke_key(directory: Path, settings: Settings | None, wanted: str, *, now: float) -> KnownKey:
     """From now on it is refused. Raises InvalidRequest for a key of the settings, NotFound, StartupError, OSError."""
-    if settings is not None and wanted in [key.name for key in settings.keys]:
-        raise InvalidRequest(f"The key {wanted!r} stands in the settings: remove it there.")
-    return kept(ledger.revoke_key(directory, wanted, now=now))
+    key = revocable_key(known_keys(directory, settings), wanted)
+    return kept(ledger.revoke_key(directory, key.grant.id, now=now))
 
 
 def _lines(known: KnownKey, now: float) -> Iterator[tuple[str, str]]:
@@ -123,8 +118,7 @@ def _budget(grant: Grant) -> str:
 def _state(known: KnownKey, now: float) -> str:
     if known.revoked is not None:
         return f"revoked {_time(known.revoked)}"
-    expires = known.grant.expires
-    return "expired" if expires is not None and expires <= now else "in force"
+    return "expired" if known.grant.is_over(now) else "in force"
 
 
 def _time(seconds: float | None) -> str:

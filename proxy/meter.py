@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from proxy.core.access import Grant
 from proxy.core.bill import NOTHING, Bill
 from proxy.core.ranking import Ranking
 from proxy.core.routing import Option
@@ -25,7 +26,7 @@ Reading = Callable[[], Mapping[str, float]]
 class Budgeted(NamedTuple):
     """A key's budget in the window that runs, in USD. `forecast`: at its end, None where it has none."""
 
-    key: str
+    key: Grant
     usd: Decimal
     spent: Decimal
     reserved: Decimal
@@ -247,7 +248,8 @@ class _Limits:
         )
         self.ledger_events = Counter(
             "penstock_ledger_events",
-            "What went wrong in the ledger: write_failed (rows wait), recovered, dropped (rows were given up).",
+            "What went wrong in the ledger: write_failed (rows wait), recovered, dropped (rows were given up), "
+            "unavailable (there is none).",
             ("event",),
             registry=registry,
         )
@@ -278,7 +280,7 @@ BUDGETS: tuple[tuple[str, str, Callable[[Budgeted], Decimal | bool | None]], ...
 
 
 class _Budgets(Collector):
-    """Gauges by key."""
+    """Gauges by key; its id is a label too, since names may be alike."""
 
     def __init__(self, read: Callable[[], Iterable[Budgeted]]) -> None:
         self._read = read
@@ -286,10 +288,10 @@ class _Budgets(Collector):
     def collect(self) -> Iterator[Metric]:
         budgets = list(self._read())
         for name, words, value_of in BUDGETS:
-            found = GaugeMetricFamily(f"penstock_budget_{name}", words, labels=["key"])
+            found = GaugeMetricFamily(f"penstock_budget_{name}", words, labels=["key", "id"])
             for each in budgets:
                 if (value := value_of(each)) is not None:
-                    found.add_metric([each.key], float(value))
+                    found.add_metric([each.key.name, each.key.id], float(value))
             yield found
 
 

@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from proxy.core.access import Grant
 from proxy.core.budget import Purses
@@ -13,7 +12,7 @@ from proxy.errors import StartupError
 from proxy.flights import Flight, Flights
 from proxy.interfaces import Clock
 from proxy.keyring import Keyring
-from proxy.ledger.figures import By, Figures, summary
+from proxy.ledger.figures import By, summary, told_of
 from proxy.reading import read_since
 
 
@@ -37,21 +36,13 @@ def office_of(
     return Office(keyring, balance, spend, under_way, purge)
 
 
-def _spent(directory: Path, names: Mapping[str, str], since: float, by: str) -> list[dict[str, Any]]:
+def _spent(directory: Path, names: Mapping[str, str], since: float, by: str) -> list[dict[str, object]]:
     """In the words of `penstock report --format json`. Raises StartupError, OSError."""
     if by not in get_args(By):
         raise StartupError(f"by: must be one of: {', '.join(get_args(By))}")
     found = summary(directory, cast("By", by), since)
     groups = {} if found is None else found.groups
-    named = {group: {"name": names.get(group, "")} if by == "key" else {} for group in groups}
-    return [{by: group, **named[group], **_members(figures)} for group, figures in groups.items()]
-
-
-def _members(figures: Figures) -> dict[str, Any]:
-    from proxy.report import MEMBERS  # noqa: PLC0415 - a proxy starts without what prints tables
-
-    values = {name: getattr(figures, attribute) for name, attribute in MEMBERS.items()}
-    return {name: f"{value.normalize():f}" if isinstance(value, Decimal) else value for name, value in values.items()}
+    return [told_of(cast("By", by), group, figures, names) for group, figures in groups.items()]
 
 
 def _told(flight: Flight, now: float) -> UnderWay:

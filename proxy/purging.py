@@ -9,18 +9,15 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
 
 from proxy.core.entry import Entry, Meta
-from proxy.core.purges import EVERYTHING, PurgeLog, Selection
+from proxy.core.purges import EVERYTHING, PurgeLog, Selection, Wanted
 from proxy.store.files import turn_if_free
 from proxy.store.purges import PurgeFile
 from proxy.store.tiered import TieredStore
 
 POLL = 0.5  # seconds: a purge by command is in force within a second
 RETRY = 60.0  # seconds until a disk that failed is swept again
-
-Wanted = Literal["all", "key", "model", "request"]
 
 logger = logging.getLogger("penstock")
 

@@ -20,6 +20,7 @@ _TIME = r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([A-Za-z]+)"
 _A_DAY = 86400
 _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _USD = r"[0-9]{1,9}(\.[0-9]{1,6})?"
+_AS_TABLES = {"budget": '{ usd = "50", per = "month" }'}
 _NAMED = {"providers": Provider, "models": Model, "routes": Route}  # sections of tables with names of their own
 
 Table = dict[str, Any]
@@ -98,6 +99,8 @@ def _with_path(message: str, table: Table, root: type[msgspec.Struct] = Settings
     unknown = re.search(r"unknown field `(.+)`", what)
     if unknown:
         return f"{path}{'.' if path else ''}{unknown[1]}: there is no such setting."
+    if what.startswith("Expected `object") and path.rpartition(".")[2] in _AS_TABLES:
+        what = f"write {_AS_TABLES[path.rpartition('.')[2]]}"
     if what.startswith("Invalid enum value"):
         what = f"must be one of: {', '.join(_choices(path, root))}"
     return f"{path}: {what}" if path else what

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -19,33 +18,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from proxy.ledger.figures import By, Figures, Summary, summary
+from proxy.ledger.figures import By, Figures, Summary, digits, members_of, summary, told_of
 
 Format = Literal["table", "csv", "json"]
 
 WIDEST = 10_000
-
-# What is in CSV and JSON, beside the group: name, attribute of Figures.
-MEMBERS = {
-    "requests": "requests",
-    "hits": "hits",
-    "collapsed": "collapsed",
-    "hit_ratio": "hit_ratio",
-    "attempts": "attempts",
-    "input_tokens": "input",
-    "cached_tokens": "cached",
-    "output_tokens": "output",
-    "usd": "usd",
-    "estimated_usd": "estimated",
-    "unknown_costs": "unknown",
-    "saved_cache_usd": "saved_cache",
-    "saved_collapse_usd": "saved_collapse",
-    "saved_routing_usd": "saved_routing",
-    "saved_prompt_cache_usd": "saved_prompt_cache",
-    "unknown_savings": "saved_unknown",
-    "median_first_byte_seconds": "first",
-}
-
+WHERE = "name the proxy's settings with --config, or its data directory with --data-dir"
 
 ASKED: dict[str, Callable[[Figures], str]] = {
     "requests": lambda each: f"{each.requests:,}",
@@ -59,14 +37,14 @@ ASKED: dict[str, Callable[[Figures], str]] = {
     "first\nbyte": lambda each: "-" if each.first is None else f"{each.first:.4f} s",  # the median
 }
 MONEY: dict[str, Callable[[Figures], str]] = {
-    "spent": lambda each: _digits(each.usd),
-    "of it\nestimated": lambda each: _digits(each.estimated),
+    "spent": lambda each: digits(each.usd),
+    "of it\nestimated": lambda each: digits(each.estimated),
     "cost\nunknown": lambda each: f"{each.unknown:,}",
-    "saved by\ncache": lambda each: _digits(each.saved_cache),
-    "saved by\njoining": lambda each: _digits(each.saved_collapse),
-    "saved by\nrouting": lambda each: _digits(each.saved_routing),
+    "saved by\ncache": lambda each: digits(each.saved_cache),
+    "saved by\njoining": lambda each: digits(each.saved_collapse),
+    "saved by\nrouting": lambda each: digits(each.saved_routing),
     "saving\nunknown": lambda each: f"{each.saved_unknown:,}",
-    "prompt\ncaches": lambda each: _digits(each.saved_prompt_cache),
+    "prompt\ncaches": lambda each: digits(each.saved_prompt_cache),
 }
 
 
@@ -95,7 +73,7 @@ def report(
     """
     found = summary(directory, by, since)
     if found is None:
-        console.print(f"There is no ledger in {directory}.", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"There is no ledger in {directory}; {WHERE}.", markup=False, highlight=False, soft_wrap=True)
         return 1
     told = Report(by, since, {**found.names, **(names or {})}, found)
     if format == "csv":
@@ -114,32 +92,22 @@ def _csv(told: Report) -> str:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     for number, (group, figures) in enumerate(told.found.groups.items()):
-        values = _named(told, group) | _members(figures)
+        values = told_of(told.by, group, figures, told.names)
         if number == 0:
             lines.writerow(values)
         lines.writerow("" if value is None else value for value in values.values())
     if not told.found.groups:
-        lines.writerow(_named(told, "") | _members(Figures()))
+        lines.writerow(told_of(told.by, "", Figures(), told.names))
     return text.getvalue()
 
 
 def _json(told: Report) -> str:
-    groups = [_named(told, group) | _members(figures) for group, figures in told.found.groups.items()]
+    groups = [told_of(told.by, group, figures, told.names) for group, figures in told.found.groups.items()]
     since = None if told.since is None else _moment(told.since)
     return (
-        json.dumps({"by": told.by, "since": since, "groups": groups, "total": _members(told.found.total)}, indent=2)
+        json.dumps({"by": told.by, "since": since, "groups": groups, "total": members_of(told.found.total)}, indent=2)
         + "\n"
     )
-
-
-def _named(told: Report, group: str) -> dict[str, object]:
-    name: dict[str, object] = {"name": told.names.get(group, "")} if told.by == "key" else {}
-    return {told.by: group} | name
-
-
-def _members(figures: Figures) -> dict[str, object]:
-    values = {name: getattr(figures, attribute) for name, attribute in MEMBERS.items()}
-    return {name: _digits(value) if isinstance(value, Decimal) else value for name, value in values.items()}
 
 
 def _tables(told: Report) -> str:
@@ -172,10 +140,6 @@ def _called(told: Report, group: str) -> Text:
     """As people know it. A name may be a client's own words: nothing in it is a command to the terminal."""
     called = told.names.get(group, group) if told.by == "key" else group
     return Text("".join(each if each.isprintable() else "?" for each in called) or "-")
-
-
-def _digits(usd: Decimal) -> str:
-    return format(usd.normalize(), "f")
 
 
 def _since(since: float | None) -> str:

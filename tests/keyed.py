@@ -65,7 +65,7 @@ def asks(proxy: Proxy, body: Json, name: str, **headers: str) -> Said:
 def budget(proxy: Proxy, what: str) -> dict[str, Decimal]:
     """A figure of all budgets in USD, by key: usd, spent_usd, reserved_usd, forecast_usd, nearly_spent."""
     found = counted(proxy.metrics(), f"penstock_budget_{what}")
-    return {name: Decimal(repr(value)) for (name,), value in found.items()}
+    return {name: Decimal(repr(value)) for (_, name), value in found.items()}
 
 
 def nothing_stays_reserved(proxy: Proxy) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -9,7 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from proxy.cli import main
+from proxy.core.access import Allowance, Grant
+from proxy.ledger.keys import create_key, revoke_key
 from tests.conftest import MakeProxy, Sdk
+from tests.keyed import key
+from tests.routed import counted
 from tests.scripted import Wire
 from tests.support import CHAT, Json, Proxy, Simulator, ask, eventually
 
@@ -104,6 +109,31 @@ def test_what_a_key_has_spent_is_told_beside_its_budget(administered: Administer
     eventually(spent)
     budget = administered.key(made["id"])["budget"]
     assert float(budget["spent"]) + float(budget["left"]) == pytest.approx(0.5)
+
+
+def test_budgets_of_keys_with_one_name_are_told_apart_and_of_those_in_force_only(
+    make_proxy: MakeProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    budget = Allowance(Decimal(1), "total")
+    gone, _ = create_key(tmp_path, Grant("dup", budget=budget), now=1.0)
+    revoke_key(tmp_path, gone.id, now=2.0)
+    kept, _ = create_key(tmp_path, Grant("dup", budget=budget), now=3.0)
+    monkeypatch.setenv("TEST_ADMIN_KEY", "sk-admin")
+    own = key("dup", budget={"usd": "2", "per": "total"})
+    administered = Administered(
+        make_proxy(key="sk-operator", server={"admin_key_env": "TEST_ADMIN_KEY"}, keys=[own], directory=tmp_path)
+    )
+
+    def told() -> dict[tuple[str, ...], float]:
+        return counted(administered.proxy.metrics(), "penstock_budget_usd")
+
+    assert told() == {(kept.id, "dup"): 1, ("dup", "dup"): 2}
+    assert f"the key {kept.id} of the ledger is named 'dup' too" in caplog.text
+    made = administered.make("new", budget={"usd": "3", "per": "day"})
+    assert told()[made["id"], "new"] == 3
+    for each in (made["id"], kept.id):
+        assert administered.ask("DELETE", f"/admin/keys/{each}")[0] == 200
+    assert told() == {("dup", "dup"): 2}
 
 
 def test_spendings_are_told_as_the_command_tells_them(administered: Administered, prompt: str) -> None:

@@ -429,7 +429,7 @@ def test_when_the_clock_jumps_ages_are_never_negative_and_a_budget_begins_anew_o
         again = asked(prompt)
         assert int(again.headers.get("age", "0")) >= 0
         proxy.becomes_quiet()
-        seen.append(proxy.metrics()['penstock_budget_spent_usd{key="a"}'])
+        seen.append(proxy.metrics()['penstock_budget_spent_usd{id="a",key="a"}'])
     turned = [after < before for before, after in itertools.pairwise(seen)]
     assert turned == [False, True, False, False]
     found = books(proxy)

@@ -14,7 +14,9 @@ import httpx
 import pytest
 from sqlalchemy import insert
 
+from proxy.core.access import Grant
 from proxy.core.entry import Entry, Meta, pack
+from proxy.ledger.keys import create_key, revoke_key
 from proxy.ledger.opening import open_database
 from proxy.ledger.schema import requests
 from proxy.store.disk import DiskTier
@@ -206,10 +208,10 @@ def test_a_purge_reaches_a_running_proxy(simulator: Simulator, tmp_path: Path) -
         assert proxy.ask(ask("to be forgotten")).headers["cache-status"].startswith("penstock; hit")
 
 
-def kept(directory: Path) -> None:
+def kept(directory: Path, *owners: str) -> None:
     """A cache with answers of two keys and two models."""
     disk = DiskTier(directory / "cache", 64 << 20)
-    for owner in ("team-a", "team-b"):
+    for owner in owners or ("team-a", "team-b"):
         for model in ("m", "n"):
             key = f"{owner}{model}".encode().ljust(32)
             disk.put(key, pack(Entry(Meta(key, "json", "p", model, 1, 60, 0, False, True, owner=owner), b"{}", ())), 60)
@@ -220,14 +222,15 @@ def test_a_purge_of_some_forgets_these_and_no_others(tmp_path: Path) -> None:
     kept(tmp_path)
     config = tmp_path / "penstock.toml"
     config.write_text(
-        f'[data]\ndirectory = "{tmp_path}"\n[providers.p]\nbase_url = "https://p/v1"\n'
+        f'[data]\ndirectory = "{tmp_path}"\n[providers.p]\nbase_url = "https://p/v1"\nauth = "none"\n'
         '[models.ours]\nprovider = "p"\nupstream = "n"\n'
+        '[[keys]]\nname = "team-a"\nkey_env = "A"\n[[keys]]\nname = "team-c"\nkey_env = "C"\n'
     )
     at = ("--data-dir", str(tmp_path))
     said = [
-        penstock("cache", "purge", "--key", "team-a", *at, told="n\n"),
-        penstock("cache", "purge", "--key", "team-c", "--yes", *at),
-        penstock("cache", "purge", "--key", "team-a", *at, told="y\n"),
+        penstock("cache", "purge", "--key", "team-a", "--config", str(config), told="n\n"),
+        penstock("cache", "purge", "--key", "team-c", "--yes", "--config", str(config)),
+        penstock("cache", "purge", "--key", "team-a", "--config", str(config), told="y\n"),
         penstock("cache", "purge", "--model", "ours", "--yes", *at),
         penstock("cache", "purge", "--model", "ours", "--yes", "--config", str(config)),
     ]
@@ -237,6 +240,19 @@ def test_a_purge_of_some_forgets_these_and_no_others(tmp_path: Path) -> None:
         [number, "answers", "forgotten."] for number in ("0", "2", "0", "1")
     ]
     assert penstock("cache", "stats", *at).stdout.startswith("entries  1\n")
+
+
+def test_a_purge_of_a_key_is_of_all_that_had_its_name_and_of_none_that_is_not_known(tmp_path: Path) -> None:
+    first, _ = create_key(tmp_path, Grant("team"), now=1.0)
+    revoke_key(tmp_path, first.id, now=2.0)
+    second, _ = create_key(tmp_path, Grant("team"), now=3.0)
+    kept(tmp_path, first.id, second.id, "other")
+    at = ("--yes", "--data-dir", str(tmp_path))
+    unknown = penstock("cache", "purge", "--key", "teem", *at)
+    assert (unknown.returncode, unknown.stdout, unknown.stderr) == (1, "", "Error: There is no key 'teem'.\n")
+    assert penstock("cache", "purge", "--key", first.id, *at).stdout == "2 answers forgotten.\n"
+    assert penstock("cache", "purge", "--key", "team", *at).stdout == "2 answers forgotten.\n"
+    assert penstock("cache", "stats", "--data-dir", str(tmp_path)).stdout.startswith("entries  2\n")
 
 
 def test_a_purge_of_one_answer_finds_it_by_its_request(tmp_path: Path) -> None:
@@ -267,7 +283,7 @@ def test_cache_commands_without_a_cache_say_so(tmp_path: Path) -> None:
     for command in (("stats",), ("purge", "--yes")):
         said = penstock("cache", *command, "--data-dir", str(tmp_path / "nothing"))
         assert said.returncode == EX_CONFIG
-        assert "there is no cache here" in said.stderr
+        assert "there is no cache here; name the proxy's settings with --config, or its data" in said.stderr
         assert not (tmp_path / "nothing").exists()
 
 
@@ -361,6 +377,14 @@ def test_every_command_explains_itself(command: list[str]) -> None:
     assert said.returncode == 0
     assert "Usage:" in said.stdout
     assert len(said.stdout.splitlines()) > 5
+
+
+def test_the_benchmark_says_what_it_does_without_doing_it() -> None:
+    command = [sys.executable, "-m", "bench", "--help"]
+    root = Path(__file__).resolve().parent.parent
+    said = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, cwd=root, check=True)
+    assert said.stdout.startswith("`make bench`: ")
+    assert "Penstock │" not in said.stdout
 
 
 def test_the_key_of_a_provider_with_a_dotted_name_reaches_it(simulator: Simulator, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ That it says so of every reason is in test_routes.py.
 
 import io
 import json
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from proxy.clock import SystemClock
+from proxy.core.access import Allowance, Grant
 from proxy.errors import StartupError
 from proxy.explain import explain
+from proxy.ledger.keys import create_key, revoke_key
+from proxy.ledger.opening import open_database
+from proxy.ledger.rows import Ending, endings
 from proxy.offers import price_table
 from proxy.reading import read_settings
 from tests.conftest import MakeProxy
+from tests.ledger.told import end, intent
 from tests.routed import asks, by_whom, counted, explained, explained_once, model, routing
 from tests.scripted import post
 from tests.support import Json, Simulator, ask, eventually, proxy_table
@@ -126,6 +133,28 @@ def test_the_conversation_of_a_key_is_known_by_its_name(make_proxy: MakeProxy, p
     body = {**turn, "messages": [*turn["messages"], said, result], "max_tokens": 1}
     eventually(lambda: "alpha is asked first: it made the calls" in explained(proxy, body, key="one").text)
     assert "beta is asked first: the lowest expected cost" in explained(proxy, body, key="other").text
+
+
+def test_a_key_of_the_ledger_is_known_by_name_and_id_with_what_is_left_of_its_budget(tmp_path: Path) -> None:
+    grant = Grant("team", models=("any",), budget=Allowance(Decimal("0.0005"), "month"))
+    row, _ = create_key(tmp_path, grant, now=1.0)
+    body, sections = ask("Hello", model="any", max_tokens=50), routing(**MODELS)
+    for key in ("team", row.id):
+        code, text = shown(tmp_path, sections, body, key=key)
+        assert code == 0
+        assert "Of this key's budget of 0.0005 USD per month (UTC) 0.0005 are left." in text
+    now = SystemClock().wall()
+    money = Ending(intent(at=now, key=row.id), end(usd=Decimal("0.00045")))
+    with open_database(tmp_path).connect() as connection:
+        connection.exec_driver_sql(*endings().whole([money]))
+    code, text = shown(tmp_path, sections, body, key="team")
+    assert (code, "Nobody may be asked." in text) == (1, True)
+    assert "0.00005 are left." in text
+    with pytest.raises(StartupError, match="may not call 'beta'"):
+        shown(tmp_path, sections, ask("Hello", model="beta"), key="team")
+    revoke_key(tmp_path, "team", now=now)
+    with pytest.raises(StartupError, match="--key: 'team' is not in force"):
+        shown(tmp_path, sections, body, key="team")
 
 
 @pytest.mark.parametrize(

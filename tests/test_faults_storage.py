@@ -15,7 +15,11 @@ import httpx
 import pytest
 
 from proxy.clock import SystemClock
+from proxy.ledger.opening import open_database
+from proxy.ledger.rows import answers
 from tests.conftest import MakeProxy
+from tests.ledger.told import answer as told
+from tests.ledger.told import column
 from tests.scripted import answer, events, post
 from tests.support import Json, Proxy, Simulator, ask, eventually, proxy_table
 from tests.test_commands import served
@@ -209,3 +213,15 @@ def test_without_a_directory_that_can_be_written_everybody_is_answered(
             assert wire.clean
     assert simulator.asked() == 1  # memory is still there
     assert proxy.http.get("/readyz").status_code == 200
+
+
+# Old rows.
+
+
+def test_old_rows_go_though_nobody_asks_anything(make_proxy: MakeProxy, tmp_path: Path) -> None:
+    database = open_database(tmp_path)
+    with database.connect() as connection:
+        connection.exec_driver_sql(*answers().whole([told(at=1.0), told("new", at=SystemClock().wall())]))
+    database.dispose()
+    make_proxy(directory=tmp_path, ledger={"retention": "1d"})
+    eventually(lambda: column(tmp_path, "SELECT id FROM requests") == ["new"])

@@ -257,3 +257,14 @@ async def test_what_cannot_be_written_makes_no_key_and_the_log_says_why(
         await rig.ring.create({"name": "team"})
     (said,) = [record.message for record in caplog.records]
     assert said.startswith("the ledger's keys cannot be changed: ")
+
+
+async def test_of_keys_that_are_not_in_force_anyway_nothing_is_said_once_they_are_revoked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig(tmp_path, own=False, unheeded="at p clients pay for themselves.")
+    row, _ = rig.make("team")
+    async with rig.following():
+        revoke_key(tmp_path, row.id, now=5.0)
+        await eventually_async(lambda: rig.ring.made == {row.id: False})
+    assert caplog.records == []

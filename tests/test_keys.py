@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from proxy.cli import EX_CONFIG, main
 from tests.conftest import MakeProxy, Sdk
 from tests.support import CHAT, Json, Proxy, Simulator, ask, eventually
-from tests.test_commands import penstock
+from tests.test_commands import penstock, served
 
 SETTINGS = """
 [providers.p]
@@ -72,7 +72,8 @@ def test_a_secret_is_alone_on_stdout_and_nowhere_else_ever_again(commands: Comma
     secret = made.stdout.strip()
     assert re.fullmatch(r"sk-penstock-[\w-]{40,}", secret)
     assert made.stdout == secret + "\n"
-    assert re.search(r"Key team \(pk_\w+\) is made", made.stderr)
+    where = re.escape(str(commands.directory / "data"))
+    assert re.search(rf"^Key team \(pk_\w+\) is made in {where}: the proxy of that directory takes it\.", made.stderr)
     assert "OPENAI_API_KEY" in made.stderr
     later = commands.run("list").output + commands.run("show", "team").output
     digest = sha256(secret.encode())
@@ -99,9 +100,11 @@ def test_a_key_is_told_as_it_was_asked_for(commands: Commands) -> None:
         "budget": "50 USD/month",
         "expires": "2099-02-01 00:00Z",
     }
-    commands.make("files", "--passthrough", "files,vector_stores")
+    commands.make("files", "--passthrough", "files, vector_stores")
     assert commands.shown("files")["passthrough"] == "files vector_stores"
     assert commands.shown("files")["models"] == "*"
+    commands.make("blanks", "--models", "economy, sim-small ")
+    assert commands.shown("blanks")["models"] == "economy sim-small"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,10 @@ def test_a_key_is_told_as_it_was_asked_for(commands: Commands) -> None:
         (["a b"], "name: 'a b': up to 64 letters"),
         (["pk_a"], "name: 'pk_a': what begins with 'pk_' is an id"),
         (["a", "--models", ""], "models: an empty name stands there."),
+        (["a", "--models", "a, ,b"], "models: an empty name stands there."),
+        (["a", "--passthrough", "files,"], "passthrough: '' is no leading segment of a path"),
         (["a", "--models", "a*b"], "models: 'a*b'"),
+        (["a", "--budget", "5/fortnight"], "budget.per: must be one of: day"),
         (["a", "--budget", "50"], "--budget: '50': write USD, a slash and day, week, month or total"),
         (["a", "--budget", "50/year"], "budget.per: must be one of: day, week, month, total"),
         (["a", "--budget", "much/day"], "budget.usd: Expected USD"),
@@ -183,6 +189,24 @@ def test_the_settings_keys_are_listed_beside_the_others_and_revoked_in_their_fil
     assert (taken.exit_code, "stands in the settings" in taken.stderr) == (1, True)
 
 
+def test_a_key_of_the_ledger_that_is_named_as_one_of_the_settings_is_doubted_and_revoked_by_its_id(
+    commands: Commands,
+) -> None:
+    commands.make("own")
+    key = commands.shown("own")["id"]
+    at = f'[data]\ndirectory = "{commands.directory}/data"\n'
+    commands.file.write_text(at + SETTINGS.format(auth="none") + OWN)
+    checked = CliRunner().invoke(main, ["check-config", str(commands.file)])
+    assert checked.exit_code == 0
+    assert f"note: keys[0].name: the key {key} of the ledger is named 'own' too" in checked.stdout
+    said = commands.configured("revoke", "own")
+    assert said.stderr == (
+        f"Error: The key 'own' stands in the settings: remove it there; the ledger's key of that name is {key}.\n"
+    )
+    assert commands.configured("revoke", key).exit_code == 0
+    assert commands.configured("revoke", "own").stderr.endswith("remove it there.\n")
+
+
 def test_with_settings_a_key_for_what_they_do_not_name_is_doubted_and_still_made(commands: Commands) -> None:
     made = commands.configured("create", "team", "--models", "any,cheap,other,dea*")
     assert made.exit_code == 0
@@ -218,6 +242,8 @@ def test_check_config_heeds_the_keys_of_the_ledger(commands: Commands) -> None:
     commands.make("team")
     commands.run("revoke", "team")  # keys are asked for all the same
     assert checked("192.0.2.1", "none") == (0, "")
+    assert checked("127.0.0.1", "client")[0] == 0  # none is good any more
+    commands.make("team")
     assert "providers.p.auth: with keys in the ledger" in checked("127.0.0.1", "client")[1]
 
 
@@ -230,6 +256,12 @@ def test_serve_refuses_to_start_for_the_same_reasons(commands: Commands) -> None
     clients = penstock("serve", "--upstream", "http://127.0.0.1:9/v1", "--data-dir", data)
     assert (clients.returncode, "with keys in the ledger" in clients.stderr) == (EX_CONFIG, True)
     assert len(clients.stderr.splitlines()) == 1
+    assert f"{data}/ledger.db" in clients.stderr
+    mending = re.search(r"penstock (keys revoke pk_\w+ --data-dir \S+[^.])\.$", clients.stderr.strip())
+    assert mending
+    assert CliRunner().invoke(main, mending[1].split()).exit_code == 0
+    with served("http://127.0.0.1:9/v1", commands.directory / "data") as proxy:
+        assert httpx.get(proxy.url + "/readyz").status_code == 200
 
 
 def known_to(proxy: Proxy, secret: str) -> httpx.Response:

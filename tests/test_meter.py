@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pricing.cost import Usage
 from pricing.tokens import Count
+from proxy.core.access import Grant
 from proxy.core.bill import Bill
 from proxy.core.ranking import Estimate, Ranking
 from proxy.core.routing import Option, Target
@@ -133,26 +134,26 @@ def test_limits_and_who_waits_at_them_are_told_by_provider() -> None:
     assert found["penstock_calls_under_way", (provider,)] == 3
 
 
-def test_budgets_are_told_by_key_and_a_forecast_only_where_there_is_one() -> None:
+def test_budgets_are_told_by_key_even_of_one_name_and_a_forecast_only_where_there_is_one() -> None:
     meter = Meter()
-    month = Budgeted("team", Decimal(50), Decimal(41), Decimal("0.5"), Decimal(61), nearly=True)
-    total = Budgeted("other", Decimal(9), Decimal(0), Decimal(0), None, nearly=False)
+    month = Budgeted(Grant("team", "pk_1"), Decimal(50), Decimal(41), Decimal("0.5"), Decimal(61), nearly=True)
+    total = Budgeted(Grant("team", "team"), Decimal(9), Decimal(0), Decimal(0), None, nearly=False)
     meter.watch_budgets(lambda: [month, total])
     found = {
-        (name, dict(labels).get("key")): value
+        (name, *(dict(labels)[each] for each in ("key", "id"))): value
         for (name, labels), value in samples(meter).items()
         if name.startswith("penstock_budget")
     }
     assert found == {
-        ("penstock_budget_usd", "team"): 50,
-        ("penstock_budget_spent_usd", "team"): 41,
-        ("penstock_budget_reserved_usd", "team"): 0.5,
-        ("penstock_budget_forecast_usd", "team"): 61,
-        ("penstock_budget_nearly_spent", "team"): 1,
-        ("penstock_budget_usd", "other"): 9,
-        ("penstock_budget_spent_usd", "other"): 0,
-        ("penstock_budget_reserved_usd", "other"): 0,
-        ("penstock_budget_nearly_spent", "other"): 0,
+        ("penstock_budget_usd", "team", "pk_1"): 50,
+        ("penstock_budget_spent_usd", "team", "pk_1"): 41,
+        ("penstock_budget_reserved_usd", "team", "pk_1"): 0.5,
+        ("penstock_budget_forecast_usd", "team", "pk_1"): 61,
+        ("penstock_budget_nearly_spent", "team", "pk_1"): 1,
+        ("penstock_budget_usd", "team", "team"): 9,
+        ("penstock_budget_spent_usd", "team", "team"): 0,
+        ("penstock_budget_reserved_usd", "team", "team"): 0,
+        ("penstock_budget_nearly_spent", "team", "team"): 0,
     }
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from proxy.ledger.figures import By
+from proxy.ledger.figures import MEMBERS, By
 from proxy.ledger.opening import open_database, transaction
-from proxy.report import MEMBERS, Format, report
+from proxy.report import Format, report
 from tests.ledger.test_figures import EVERY, Shop, busy
 from tests.ledger.told import AT, DAY, answer, hit
 
@@ -112,7 +112,10 @@ def test_a_name_commands_no_terminal(shop: Shop) -> None:
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_without_a_ledger_it_says_so_and_fails(tmp_path: Path, format_: Format) -> None:
-    assert said(tmp_path / "none", 1, format=format_) == f"There is no ledger in {tmp_path / 'none'}.\n"
+    assert said(tmp_path / "none", 1, format=format_) == (
+        f"There is no ledger in {tmp_path / 'none'}; "
+        f"name the proxy's settings with --config, or its data directory with --data-dir.\n"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from pricing.models import Capability
 from pricing.table import Table as Prices
-from proxy.checks import check_host
+from proxy.checks import check_host, namesakes
 from proxy.core.access import UNLIMITED, Allowance, Grant, Limits
 from proxy.errors import StartupError
+from proxy.ledger.opening import database
 from proxy.reading import load_settings, read_new_key, read_settings, read_since
 from proxy.settings import Key, Model, Provider, Route, Seconds, Settings, Size
 
@@ -351,10 +352,10 @@ def test_a_provider_that_is_named_must_be_there() -> None:
     assert read({"models": {"m": {"provider": "p"}, "n": {}}}).models["m"].provider == "p"
 
 
-def unserved(settings: Settings, *, has_keys: bool = False) -> str:
-    """Why these settings may not be served where they say."""
+def unserved(settings: Settings, made: dict[str, bool] | None = None) -> str:
+    """Why these settings may not be served where they say. `made`: keys of the ledger, and are they in force?"""
     with pytest.raises(StartupError) as caught:
-        check_host(settings, has_keys)
+        check_host(settings, made or {})
     return str(caught.value)
 
 
@@ -364,22 +365,49 @@ def test_a_public_host_is_refused_while_somebody_else_would_pay(host: str) -> No
     for provider in ({"api_key_env": "KEY"}, {"auth": "none"}):
         public = read(server, provider=provider)
         assert unserved(public).startswith(f"server.host: {host} is public, and providers.p pays")
-        check_host(public, has_keys=True)
+        check_host(public, {"pk_1": False})  # it asks for keys, even if none is good any more
     assert not read(server).server.loopback
-    check_host(read(server), has_keys=False)  # each client pays for itself
+    check_host(read(server), {})  # each client pays for itself
 
 
 def test_keys_in_the_ledger_are_not_in_force_beside_those_that_clients_show_to_a_provider() -> None:
-    said = unserved(read(), has_keys=True)
+    directory = {"data": {"directory": "my data"}}
+    said = unserved(read(directory), {"pk_1": False, "pk_2": True})
     assert said.startswith("providers.p.auth: with keys in the ledger clients show keys of this proxy")
-    check_host(read(provider={"auth": "none"}), has_keys=True)
+    assert said.endswith(
+        f"Or revoke what is in {database(Path('my data'))}: penstock keys revoke pk_2 --data-dir 'my data'."
+    )
+    assert unserved(read(), {"pk_1": True, "pk_2": True}).endswith(".penstock, and so each of the 2.")
+    check_host(read(provider={"auth": "none"}), {"pk_1": True})
+
+
+def test_a_key_that_is_revoked_holds_up_nobody_who_pays_for_himself_and_protects_no_other() -> None:
+    check_host(read(), {"pk_1": False})
+    paid = {"mine": {"base_url": URL, "auth": "none"}, "theirs": {"base_url": URL, "auth": "client"}}
+    both = {"providers": paid, "routing": {"default_provider": "mine"}, "server": {"host": "192.0.2.1"}}
+    # Keys are asked for only where they can be in force.
+    assert unserved(read(both), {"pk_1": False}).startswith("server.host: 192.0.2.1 is public, and providers.mine pays")
+
+
+def test_one_variable_is_not_both_the_admins_key_and_that_of_the_metrics() -> None:
+    said = refused({"server": {"admin_key_env": "A", "metrics_key_env": "A"}})
+    assert said.startswith("file: server.metrics_key_env: it names the variable of server.admin_key_env")
+    assert read({"server": {"admin_key_env": "A", "metrics_key_env": "B"}}).server.metrics_key_env == "B"
+
+
+def test_keys_that_are_named_alike_are_doubted() -> None:
+    keys = {"keys": [{"name": name, "key_env": name.upper()} for name in "ab"]}
+    settings = read(keys, provider={"auth": "none"})
+    assert list(namesakes(settings, {"pk_1": "b", "pk_2": "c"})) == [
+        "keys[1].name: the key pk_1 of the ledger is named 'b' too; rename or revoke one."
+    ]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_on_loopback_the_operators_key_may_be_used(host: str) -> None:
     settings = read({"server": {"host": host}}, provider={"api_key_env": "KEY"})
     assert settings.server.loopback
-    check_host(settings, has_keys=False)
+    check_host(settings, {})
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
@@ -541,7 +569,7 @@ def test_a_public_host_may_pay_for_those_who_have_a_key() -> None:
     public: Table = {"server": {"host": "192.0.2.1"}}
     assert "declare [[keys]]" in unserved(read(public, provider={"api_key_env": "P"}))
     keyed = public | {"keys": [{"name": "a", "key_sha256": DIGEST}]}
-    check_host(read(keyed, provider={"api_key_env": "P"}), has_keys=False)
+    check_host(read(keyed, provider={"api_key_env": "P"}), {})
 
 
 @pytest.mark.parametrize("name", ["max_headers", "max_connections", "max_flights", "max_readers"])
@@ -639,6 +667,13 @@ def test_a_budget_is_exactly_what_was_written(said: object, usd: str) -> None:
 def test_what_is_no_amount_is_refused(usd: object) -> None:
     said = refused({"keys": [{"name": "a", "key_env": "A", "budget": {"usd": usd, "per": "day"}}]})
     assert said == f'file: keys[0].budget.usd: Expected USD, such as "50" or "0.25", got {usd!r}'
+
+
+def test_a_budget_that_is_no_table_is_shown_one() -> None:
+    key: Table = {"name": "a", "key_env": "A", "budget": "50/month"}
+    assert refused({"keys": [key]}) == 'file: keys[0].budget: write { usd = "50", per = "month" }'
+    with pytest.raises(StartupError, match=r'^budget: write \{ usd = "50", per = "month" \}$'):
+        read_new_key({"name": "a", "budget": 50}, now=0.0)
 
 
 def test_a_budget_of_nothing_and_one_beside_a_passthrough_are_refused() -> None:

@@ -48,7 +48,7 @@ LATER: dict[str, Later] = {
 }
 RATES = {
     "x-ratelimit-limit-requests": "10000",
-    "x-ratelimit-remaining-requests": "0",
+    "x-ratelimit-remaining-requests": "9999",
     "x-ratelimit-reset-requests": "6m0s",
     "x-ratelimit-limit-tokens": "2000000",
     "x-ratelimit-remaining-tokens": "-1",

@@ -5,13 +5,13 @@ Rule: a key is known by its digest only. One refusal for all keys that are not i
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Literal
 
 import msgspec
 
-from proxy.errors import Forbidden, InvalidRequest, ModelNotAllowed, Unauthorized
+from proxy.errors import Forbidden, InvalidRequest, ModelNotAllowed, NotFound, Unauthorized
 
 Headers = Mapping[bytes, bytes]
 Period = Literal["day", "week", "month", "total"]
@@ -40,7 +40,8 @@ class Allowance(msgspec.Struct, frozen=True):
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What a key may do. `id` is what it owns answers and spendings by, never used twice; `name` is for people.
+    """What a key may do. `id` is what it owns answers and spendings by: of a ledger's key never used twice, of a
+    settings' key its name. `name` is for people.
 
     `models`: names of models and routes, or "*" at the end of one for all that begin so. `passthrough`: leading
     segments of paths relative to `/v1/`. `expires`: seconds since the epoch.
@@ -53,6 +54,10 @@ class Grant(msgspec.Struct, frozen=True):
     limits: Limits = UNLIMITED
     budget: Allowance | None = None
     expires: float | None = None
+
+    def is_over(self, now: float) -> bool:
+        """Has it expired?"""
+        return self.expires is not None and self.expires <= now
 
     def may_call(self, name: str) -> bool:
         """May it ask for this model or route?"""
@@ -80,6 +85,30 @@ class KnownKey(msgspec.Struct, frozen=True):
         return said in (self.grant.id, self.grant.name)
 
 
+def meant_keys(known: Iterable[KnownKey], said: str) -> list[KnownKey]:
+    """The keys of this id or name; several may have had that name, one after the other. Raises NotFound."""
+    found = [each for each in known if each.meant(said)]
+    if not found:
+        raise NotFound(f"There is no key {said!r}.", param="key")
+    return found
+
+
+def meant_key(known: Iterable[KnownKey], said: str) -> KnownKey:
+    """The key of this id or name; of a name the one in force, else the newest. Raises NotFound."""
+    found = meant_keys(known, said)
+    return next((each for each in found if each.revoked is None), found[-1])
+
+
+def revocable_key(known: Sequence[KnownKey], said: str) -> KnownKey:
+    """The same, where it can be revoked. Raises NotFound, or InvalidRequest: it is one of the settings."""
+    found = meant_key(known, said)
+    if found.source == "settings":
+        others = [each.grant.id for each in known if each.meant(said) and each.source == "ledger" and not each.revoked]
+        other = f"; the ledger's key of that name is {others[0]}" if others else ""
+        raise InvalidRequest(f"The key {said!r} stands in the settings: remove it there{other}.", param="key")
+    return found
+
+
 class Access:
     """The keys in force, by their SHA-256. Where none was ever made, everybody is NOBODY and has no rights of a key."""
 
@@ -96,9 +125,13 @@ class Access:
         if not self.any_made:
             return NOBODY
         found = self._grants.get(digest(shown_key(headers)))
-        if found is None or (found.expires is not None and found.expires <= now):
+        if found is None or found.is_over(now):
             raise no_key()
         return found
+
+    def in_force(self, now: float) -> Iterator[Grant]:
+        """Of every key that is good now."""
+        return (grant for grant in self._grants.values() if not grant.is_over(now))
 
 
 class Guard(msgspec.Struct, frozen=True):

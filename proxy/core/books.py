@@ -57,7 +57,8 @@ class Attempted(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """A request that is over. `outcome`: hit, stale, miss, collapsed, bypass, refused, left or broken, as in metrics.
+    """A request that is over. `outcome`: hit, stale, miss, collapsed, bypass, refused, left or broken, as in metrics;
+    in the ledger also lost: the process died, and the next start wrote the row.
 
     `code`: of the error that it was answered with. `usage`: of the answer; `saved`: USD that nobody paid again, for
     hits and who joined. `first`, `total`: seconds to the first byte and to the last. `leader`: whose attempts answered

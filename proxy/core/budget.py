@@ -4,7 +4,7 @@ Rule: what is spent and what is set aside never exceed the allowance, as long as
 aside. Windows are those of UTC and turn once: a clock that goes back opens none anew.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -121,29 +121,23 @@ class Purses:
     """The budgets of all keys, by id. Whoever was not told of begins with nothing spent: it is new."""
 
     def __init__(self) -> None:
-        self._purses: dict[str, tuple[str, Purse]] = {}
+        self._purses: dict[str, Purse] = {}
 
     def tell(self, grant: Grant, now: float, spent_since: Callable[[str, float], Decimal]) -> None:
         """What a key, by its id, had spent before this process, since a moment."""
         if grant.budget is not None:
             since, _ = window(grant.budget.per, now)
-            self._purses[grant.id] = grant.name, Purse(grant.budget, spent_since(grant.id, since), now)
+            self._purses[grant.id] = Purse(grant.budget, spent_since(grant.id, since), now)
 
     def of(self, grant: Grant, now: float) -> Purse | None:
         """None: this key has no budget."""
         if grant.budget is None:
             return None
-        known = self._purses.get(grant.id)
-        if known is None:
-            known = self._purses[grant.id] = grant.name, Purse(grant.budget, Decimal(0), now)
-        known[1].turn(now)
-        return known[1]
-
-    def all(self, now: float) -> Iterator[tuple[str, Purse]]:
-        """Each with its key's name."""
-        for name, purse in self._purses.values():
-            purse.turn(now)
-            yield name, purse
+        purse = self._purses.get(grant.id)
+        if purse is None:
+            purse = self._purses[grant.id] = Purse(grant.budget, Decimal(0), now)
+        purse.turn(now)
+        return purse
 
 
 def _usd(usd: Decimal) -> str:

@@ -12,6 +12,7 @@ import msgspec
 from proxy.core.entry import Meta, meta_of
 
 Kind = Literal["all", "key", "model", "entry"]
+Wanted = Literal["key", "model", "request", "all"]  # what a purge is asked of
 
 MOST = 256  # purges of something that are remembered one by one
 

@@ -10,22 +10,22 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from proxy.core.access import Grant, KnownKey
+from proxy.core.access import Grant, KnownKey, meant_keys, revocable_key
 from proxy.core.call import Headers, announces_body, header_map
+from proxy.core.purges import Wanted
 from proxy.endpoints.answer import Answer, Desk
 from proxy.endpoints.intake import Door, read_body
 from proxy.errors import InvalidRequest, LedgerUnavailable, MethodNotAllowed, NotFound, StartupError
 
 # Times are as SDKs read them, and no cache keeps a secret.
 HEADERS = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
-Wanted = Literal["key", "model", "request", "all"]
 PURGES: tuple[Wanted, ...] = get_args(Wanted)
 Purge = Callable[[Wanted, str], Awaitable[int]]
 SINCE = "7d"
@@ -170,13 +170,8 @@ class Admin:
 
     async def _revoke(self, asked: Asked) -> Said:
         asked.only()
-        wanted = asked.path["key"]
-        for each in self._office.keys.known:
-            if each.grant.id == wanted:
-                if each.source == "settings":
-                    raise InvalidRequest(f"The key {wanted!r} stands in the settings; remove it there.", param="key")
-                return 200, self._told(each if each.revoked else await self._office.keys.revoke(each))
-        raise NotFound(f"There is no key with the id {wanted!r}.", param="key")
+        key = revocable_key(self._office.keys.known, asked.path["key"])
+        return 200, self._told(key if key.revoked else await self._office.keys.revoke(key))
 
     async def _spend(self, asked: Asked) -> Said:
         asked.only("since", "by")
@@ -200,17 +195,11 @@ class Admin:
         value = asked.query[kind]
         if not value or (kind == "all" and value != "true"):
             raise InvalidRequest(f"{kind}={value} means nothing.", param=kind)
-        values = self._ids(value) if kind == "key" else [value]
+        known = self._office.keys.known
+        values = [each.grant.id for each in meant_keys(known, value)] if kind == "key" else [value]
         with _on_disk():
             purged = [await self._office.purge(kind, each) for each in values]
         return 200, {"purged": sum(purged)}
-
-    def _ids(self, said: str) -> list[str]:
-        """A name may be that of several keys, one after the other."""
-        found = [each.grant.id for each in self._office.keys.known if each.meant(said)]
-        if not found:
-            raise NotFound(f"There is no key with the name or id {said!r}.", param="key")
-        return found
 
     def _told(self, known: KnownKey) -> dict[str, Any]:
         grant, limits = known.grant, known.grant.limits
@@ -222,16 +211,17 @@ class Admin:
             "models": grant.models,
             "passthrough": sorted(segment.decode() for segment in grant.passthrough),
             **{name: getattr(limits, name) for name in limits.__struct_fields__},
-            "budget": self._budget(grant),
+            "budget": self._budget(known),
             "created": _time(known.created),
             "expires": _time(grant.expires),
             "revoked": _time(known.revoked),
         }
 
-    def _budget(self, grant: Grant) -> dict[str, Any] | None:
+    def _budget(self, known: KnownKey) -> dict[str, Any] | None:
+        grant = known.grant
         if grant.budget is None:
             return None
-        balance = self._office.balance(grant)
+        balance = self._office.balance(grant) if known.revoked is None else None  # nobody can spend what is left
         told = {} if balance is None else {name: _usd(getattr(balance, name)) for name in balance.__struct_fields__}
         return {"usd": _usd(grant.budget.usd), "per": grant.budget.per, **told}
 

@@ -42,15 +42,19 @@ class Called:
 
 
 @asynccontextmanager
-async def calling(desk: Desk, asker: Asker, provider: Provider, *, free: bool = False) -> AsyncIterator[Called]:
+async def calling(
+    desk: Desk, asker: Asker, provider: Provider, *, account: str = "", free: bool = False
+) -> AsyncIterator[Called]:
     """Wait for its turn, and see how it goes. `free`: nobody pays for it, and it waits for nobody.
+
+    `account`: whose turn it takes where there are no keys of ours; "": the operator's.
 
     Raises QueueTimeout, OverLimit or LedgerUnavailable, and what is raised within.
     """
     called, sent = Called(), False
     began, cost = desk.clock.monotonic(), NOTHING if free else None
     try:
-        with nullcontext() if free else _ticket(desk, asker, provider) as ticket:
+        with nullcontext() if free else _ticket(desk, asker, provider, account) as ticket:
             if ticket is not None:
                 await ticket.turn()
                 ticket.sent()
@@ -72,9 +76,9 @@ async def calling(desk: Desk, asker: Asker, provider: Provider, *, free: bool = 
             desk.complaints.answered(provider.name, called.status)
 
 
-def _ticket(desk: Desk, asker: Asker, provider: Provider) -> Ticket:
+def _ticket(desk: Desk, asker: Asker, provider: Provider, account: str) -> Ticket:
     place = (provider.name, "", "")
-    return desk.limiter.ticket(provider.name, "", place, share=asker.grant.id, tokens=0)
+    return desk.limiter.ticket(provider.name, "", place, share=asker.grant.id or account, tokens=0)
 
 
 async def _intend(desk: Desk, asker: Asker, provider: Provider, cost: Decimal | None) -> None:

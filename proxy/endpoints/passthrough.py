@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from starlette.types import Receive, Scope, Send
 
-from proxy.core.access import NOBODY, Grant, check_passthrough
+from proxy.core.access import NOBODY, Grant, check_passthrough, digest
 from proxy.core.asker import Asker
 from proxy.core.call import Headers, header_map
 from proxy.core.passage import PREFIX, Passage, read_passage, returned_headers
@@ -150,7 +150,7 @@ class Passthrough:
         return read_passage(scope["method"], raw_path, scope["query_string"], headers, self._forward)
 
     async def _pass(self, passage: Passage, upload: Upload, asker: Asker, answer: Answer) -> None:
-        async with calling(self._desk, asker, self._provider) as called:
+        async with calling(self._desk, asker, self._provider, account=self._account(passage)) as called:
             try:
                 reply = await self._provider.relay(passage, upload if passage.has_body else None)
             except UpstreamError:
@@ -161,6 +161,12 @@ class Passthrough:
                 await self._return(reply, upload, answer, called)
             finally:
                 reply.close()
+
+    def _account(self, passage: Passage) -> str:
+        """Whose is used at the provider; "": the operator's."""
+        if not self._provider.client_pays:
+            return ""
+        return digest(repr((passage.credentials, passage.account)).encode()).hex()
 
     async def _return(self, reply: Reply, upload: Upload, answer: Answer, called: Called) -> None:
         """Pass the answer on. Raises UpstreamError before anything was sent."""

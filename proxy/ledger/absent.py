@@ -22,11 +22,10 @@ class NoLedger:
         """Of what is written down."""
         return Decimal(0)
 
-    def spendings(self, since: float) -> dict[str, Decimal]:  # noqa: ARG002
-        return {}
-
     async def find_entry(self, request: str) -> bytes | None:  # noqa: ARG002
         return None
+
+    async def follow(self) -> None: ...
 
     async def flush(self) -> None: ...
 

@@ -36,6 +36,27 @@ UNDER_WAY = "under way"  # the outcome of what has no answer yet
 TICK = 0.0001  # seconds: medians are told to this
 _CACHED = ("hit", "stale")
 
+# What programs are told of a group: name, attribute of Figures.
+MEMBERS = {
+    "requests": "requests",
+    "hits": "hits",
+    "collapsed": "collapsed",
+    "hit_ratio": "hit_ratio",
+    "attempts": "attempts",
+    "input_tokens": "input",
+    "cached_tokens": "cached",
+    "output_tokens": "output",
+    "usd": "usd",
+    "estimated_usd": "estimated",
+    "unknown_costs": "unknown",
+    "saved_cache_usd": "saved_cache",
+    "saved_collapse_usd": "saved_collapse",
+    "saved_routing_usd": "saved_routing",
+    "saved_prompt_cache_usd": "saved_prompt_cache",
+    "unknown_savings": "saved_unknown",
+    "median_first_byte_seconds": "first",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -92,6 +113,22 @@ def summary(directory: Path, by: By, since: float | None) -> Summary | None:
         return Summary(_sorted(groups, by), _total(groups.values()), {row.id: row.name for row in named})
 
 
+def told_of(by: By, group: str, figures: Figures, names: Mapping[str, str]) -> dict[str, object]:
+    """A group as programs are told of it. `names`: of keys, by id."""
+    name: dict[str, object] = {"name": names.get(group, "")} if by == "key" else {}
+    return {by: group} | name | members_of(figures)
+
+
+def members_of(figures: Figures) -> dict[str, object]:
+    """Money as text, with all its digits: numbers of JSON are exact to few readers."""
+    values = {name: getattr(figures, attribute) for name, attribute in MEMBERS.items()}
+    return {name: digits(value) if isinstance(value, Decimal) else value for name, value in values.items()}
+
+
+def digits(usd: Decimal) -> str:
+    return format(usd.normalize(), "f")
+
+
 def _sorted(groups: "dict[str, _Group]", by: By) -> dict[str, Figures]:
     """Days in their order; of others, who spent most comes first."""
     found = {name: group.figures for name, group in groups.items()}
@@ -128,7 +165,7 @@ class _Group:
         for ticks in sorted(self.times):
             left -= self.times[ticks]
             if left <= 0:
-                return ticks * TICK
+                return round(ticks * TICK, 4)  # as it is told: a product of floats has digits of its own
         return None
 
 

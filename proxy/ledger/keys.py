@@ -89,17 +89,6 @@ def list_keys(directory: Path) -> list[KeyRow]:
     return _read(directory, [], lambda there: [_row(each) for each in there.execute(select(keys).order_by(*order))])
 
 
-def find_key(directory: Path, wanted: str) -> KeyRow:
-    """The key of this id or name; of a name, the one in force, else the newest.
-
-    Raises NotFound, StartupError, OSError.
-    """
-    found = _read(directory, None, lambda connection: _found(connection, wanted))
-    if found is None:
-        raise _unknown(wanted)
-    return found
-
-
 def revision(directory: Path) -> int:
     """A number that is another after each key that was made or revoked. Made to be polled: it takes less than 1 ms.
 

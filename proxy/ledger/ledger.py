@@ -41,7 +41,7 @@ class Ledger:
         self._clock = clock
         self._retention = retention
         self._backlog = Backlog(self._write, clock, on_event)
-        self._started: tuple[Writer, Cleaner] | None = None
+        self._started: Writer | None = None
         self._intents: dict[tuple[str, int], Intent] = {}  # whose end was not told yet
         self._unwritten: dict[tuple[str, int], Intent] = {}
 
@@ -56,8 +56,8 @@ class Ledger:
     ) -> "Ledger":
         """The ledger of a data directory that this process owns; what a process that died left open is settled.
 
-        `retention`: seconds after which rows are deleted; None: never. `on_event`: see Backlog. Raises StartupError
-        where it is damaged or of a newer version, OSError where it cannot be written.
+        `retention`: seconds after which `follow` deletes rows; None: never. `on_event`: see Backlog. Raises
+        StartupError where it is damaged or of a newer version, OSError where it cannot be written.
         """
         made = open_database(directory)
         path = database(directory)
@@ -120,15 +120,15 @@ class Ledger:
         with explained(self._path), self._database.connect() as connection:
             return spending.spent(connection, key, since)
 
-    def spendings(self, since: float) -> dict[str, Decimal]:
-        """The same of every key that was ever charged."""
-        with explained(self._path), self._database.connect() as connection:
-            return spending.spendings(connection, since)
-
     async def find_entry(self, request: str) -> bytes | None:
         """The cache's key of this request's answer; None: it has none, or is not known. Raises OSError."""
         await self.flush()
         return await asyncio.to_thread(self._find_entry, request)
+
+    async def follow(self) -> None:
+        """Delete what is too old, for ever."""
+        if self._retention is not None:
+            await Cleaner(self._database, self._clock, self._retention, self._writer.do).follow()
 
     async def flush(self) -> None:
         """Write what waits, at once; returns when it is written or could not be."""
@@ -141,9 +141,7 @@ class Ledger:
         if self.pending:
             logger.error("ledger: %d rows could not be written and are lost", self.pending)
         if self._started is not None:
-            writer, cleaner = self._started
-            cleaner.stop()
-            await writer.close()
+            await self._started.close()
         if not self.pending:
             self._end_well()
         self._database.dispose()
@@ -151,9 +149,8 @@ class Ledger:
     @property
     def _writer(self) -> Writer:
         if self._started is None:
-            writer = Writer(self._database, self._path, asyncio.get_running_loop(), self._backlog.told)
-            self._started = writer, Cleaner(self._database, self._clock, self._retention, writer.do)
-        return self._started[0]
+            self._started = Writer(self._database, self._path, asyncio.get_running_loop(), self._backlog.told)
+        return self._started
 
     def _write(self, rows: Rows, probe: bool) -> "asyncio.Future[Outcome]":
         return self._writer.write(rows, probe=probe)

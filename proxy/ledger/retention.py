@@ -25,7 +25,7 @@ LATER = 60.0  # seconds between two looks
 
 
 class Cleaner:
-    """Has what is older than `retention` seconds deleted, for as long as the loop runs; None: nothing ever is.
+    """Has what is older than `retention` seconds deleted, for as long as it follows.
 
     `do` has something done by the thread that writes, in its turn.
     """
@@ -34,41 +34,33 @@ class Cleaner:
         self,
         database: Engine,
         clock: Clock,
-        retention: float | None,
+        retention: float,
         do: "Callable[[Callable[[], bool]], asyncio.Future[bool]]",
     ) -> None:
         self._database = database
         self._clock = clock
         self._retention = retention
         self._do = do
-        self._timer: asyncio.TimerHandle | None = None
-        self._stopped = False
-        self._look_again(SOON)
 
-    def stop(self) -> None:
-        """What is being deleted is deleted, and nothing after it."""
-        self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
+    async def follow(self) -> None:
+        """For ever. Who cancels it waits for nothing: what is being deleted is deleted, and nothing after it."""
+        while True:
+            more = await self._clean()
+            await asyncio.sleep(SOON if more else LATER)
 
-    def _look_again(self, seconds: float) -> None:
-        if not self._stopped and self._retention is not None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._clean, self._retention)
-
-    def _clean(self, retention: float) -> None:
-        before = self._clock.wall() - retention
-        self._do(lambda: self._delete_old(before)).add_done_callback(self._cleaned)
+    async def _clean(self) -> bool:
+        """Is there more? Not where it failed: it is tried again later."""
+        before = self._clock.wall() - self._retention
+        try:
+            return await self._do(lambda: self._delete_old(before))
+        except Exception as error:  # noqa: BLE001 - whatever it is: the next try may succeed
+            logger.warning("ledger: old rows could not be deleted: %s", describe(error))
+            return False
 
     def _delete_old(self, before: float) -> bool:
         """In the thread."""
         with transaction(self._database) as connection:
             return delete_old(connection, before)
-
-    def _cleaned(self, done: "asyncio.Future[bool]") -> None:
-        error = done.exception()
-        if error is not None:
-            logger.warning("ledger: old rows could not be deleted: %s", describe(error))
-        self._look_again(SOON if error is None and done.result() else LATER)
 
 
 def delete_old(connection: Connection, before: float) -> bool:

@@ -120,7 +120,7 @@ keys = Table(
 IN_FORCE = keys.c.revoked.is_(None)
 Index("keys_name", keys.c.name, unique=True, sqlite_where=IN_FORCE, postgresql_where=IN_FORCE)
 
-# Numbers by name: how often keys changed; whether a proxy is at work, or died so; when a write was last tried.
+# Numbers by name: how often keys changed; whether a proxy is at work, or died so; how often a write was tried.
 marks = Table(
     "marks",
     metadata,

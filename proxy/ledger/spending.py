@@ -5,11 +5,12 @@ that were deleted had cost is kept by day (`carried`), so that a moment that beg
 """
 
 import math
-from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 
 from sqlalchemy import Column, Connection, Select, func, select
 
+from proxy.ledger.opening import database, explained, open_existing
 from proxy.ledger.pico import dollars
 from proxy.ledger.schema import attempts, carried
 
@@ -25,9 +26,16 @@ def spent(connection: Connection, key: str, since: float) -> Decimal:
     return dollars(joined(*connection.execute(rows).one()) + joined(*connection.execute(before).one()))
 
 
-def spendings(connection: Connection, since: float) -> dict[str, Decimal]:
-    """The same of every key that has rows, by Grant.id."""
-    return {key: spent(connection, key, since) for key in _known(connection)}
+def spent_in(directory: Path, key: str, since: float) -> Decimal:
+    """The same of the ledger in a directory, beside a proxy that writes; nothing where there is none.
+
+    Raises StartupError, OSError.
+    """
+    made = open_existing(directory, read_only=True)
+    if made is None:
+        return Decimal(0)
+    with explained(database(directory)), made.connect() as connection:
+        return spent(connection, key, since)
 
 
 def sum_of(money: "Column[int]") -> Select[int | None, int | None]:
@@ -37,16 +45,3 @@ def sum_of(money: "Column[int]") -> Select[int | None, int | None]:
 
 def joined(large: int | None, small: int | None) -> int:
     return (large or 0) * HALF + (small or 0)
-
-
-def _known(connection: Connection) -> set[str]:
-    kept = connection.execute(select(carried.c.key).distinct()).scalars()
-    return {*kept, *_with_attempts(connection)}
-
-
-def _with_attempts(connection: Connection) -> Iterator[str]:
-    """From one key to the next in the index: DISTINCT would read all of it."""
-    key = connection.execute(select(func.min(attempts.c.key))).scalar()
-    while key is not None:
-        yield key
-        key = connection.execute(select(func.min(attempts.c.key)).where(attempts.c.key > key)).scalar()

@@ -11,7 +11,7 @@ from proxy.store.files import turn
 from proxy.store.purges import PurgeFile
 
 _ANY_SIZE = 1 << 62  # a command never evicts
-_ABSENT = "{}: there is no cache here; name the proxy's data directory with --data-dir."
+_ABSENT = "{}: there is no cache here; name the proxy's settings with --config, or its data directory with --data-dir."
 
 
 def cache_stats(directory: Path) -> DiskStats:

@@ -1,9 +1,21 @@
 """Which keys are in force, and which paths may pass to an account that is not the client's own."""
 
+import msgspec
 import pytest
 
-from proxy.core.access import NOBODY, Access, Grant, Guard, KnownKey, check_passthrough, digest
-from proxy.errors import Forbidden, InvalidRequest, ModelNotAllowed, PenstockError, Unauthorized
+from proxy.core.access import (
+    NOBODY,
+    Access,
+    Grant,
+    Guard,
+    KnownKey,
+    check_passthrough,
+    digest,
+    meant_key,
+    meant_keys,
+    revocable_key,
+)
+from proxy.errors import Forbidden, InvalidRequest, ModelNotAllowed, NotFound, PenstockError, Unauthorized
 
 TEAM = Grant("team", "team", passthrough=frozenset({b"files", b"vector_stores"}))
 ACCESS = Access({digest(b"sk-team"): TEAM, digest(b"sk with spaces"): Grant("odd", "odd")})
@@ -187,3 +199,36 @@ SEGMENTS = [
 @pytest.mark.parametrize("path", [b"files/%s/batches", b"files/%s", b"%s/files"])
 def test_a_path_that_servers_may_read_in_two_ways_is_refused(path: bytes, segment: bytes) -> None:
     assert refused(path % segment, TEAM) is InvalidRequest
+
+
+OWN = KnownKey(Grant("a", "a"), "settings")
+FIRST = KnownKey(Grant("b", "pk_1"), "ledger", 1.0, revoked=2.0)
+SECOND = KnownKey(Grant("b", "pk_2"), "ledger", 3.0)
+SAME = KnownKey(Grant("a", "pk_3"), "ledger", 4.0)
+KNOWN = [OWN, FIRST, SECOND, SAME]
+
+
+def test_a_name_means_the_key_in_force_and_an_id_its_own() -> None:
+    assert [meant_key(KNOWN, said) for said in ("a", "b", "pk_1", "pk_2")] == [OWN, SECOND, FIRST, SECOND]
+    assert meant_keys(KNOWN, "b") == [FIRST, SECOND]
+    assert meant_key([FIRST, msgspec.structs.replace(SECOND, revoked=5.0)], "b").grant.id == "pk_2"
+    for find in (meant_key, meant_keys, revocable_key):
+        with pytest.raises(NotFound, match="no key 'c'"):
+            find(KNOWN, "c")
+
+
+def test_a_key_of_the_settings_is_not_revoked_and_its_namesake_is_named() -> None:
+    assert revocable_key(KNOWN, "b") is SECOND
+    assert revocable_key(KNOWN, "pk_3") is SAME
+    with pytest.raises(InvalidRequest, match=r"remove it there; the ledger's key of that name is pk_3\.$"):
+        revocable_key(KNOWN, "a")
+    with pytest.raises(InvalidRequest, match=r"remove it there\.$"):
+        revocable_key([OWN, FIRST], "a")
+
+
+def test_those_in_force_are_neither_replaced_nor_expired() -> None:
+    one, brief = Grant("one", "one"), Grant("brief", "brief", expires=10.0)
+    access = Access({b"1": one, b"2": brief})
+    assert (list(access.in_force(9.0)), list(access.in_force(10.0))) == ([one, brief], [one])
+    access.replace({}, any_made=True)
+    assert list(access.in_force(9.0)) == []

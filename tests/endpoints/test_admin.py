@@ -202,7 +202,19 @@ async def test_a_key_of_the_ledger_is_revoked_by_its_id_as_often_as_one_likes() 
     assert (status, said["revoked"]) == (200, "1970-01-01T00:01:00+00:00")
 
 
-@pytest.mark.parametrize(("key", "status"), [("own", 400), ("team", 404), ("pk_2", 404)])
+async def test_a_key_is_revoked_by_its_name_too() -> None:
+    status, said = await Rig().ask("DELETE", "/admin/keys/team")
+    assert (status, said["id"], said["revoked"]) == (200, "pk_1", "1970-01-01T00:02:00+00:00")
+
+
+async def test_of_a_key_that_is_revoked_nothing_is_left_to_tell() -> None:
+    rig = Rig()
+    rig.keys.known = [msgspec.structs.replace(MADE, revoked=60.0)]
+    (told,) = (await rig.ask("GET", "/admin/keys"))[1]["data"]
+    assert told["budget"] == {"usd": "50.00", "per": "month"}
+
+
+@pytest.mark.parametrize(("key", "status"), [("own", 400), ("nobody", 404), ("pk_2", 404)])
 async def test_a_key_of_the_settings_and_one_that_is_not_there_are_not_revoked(key: str, status: int) -> None:
     got, said = await Rig().ask("DELETE", f"/admin/keys/{key}")
     assert (got, said["error"]["param"]) == (status, "key")

@@ -149,6 +149,8 @@ def test_the_first_byte_is_the_median_of_what_was_answered(shop: Shop) -> None:
     shop.answered(answer("other", key="pk_2", first=7.0))
     assert {name: each.first for name, each in shop.groups("key").items()} == {"pk_1": 0.25, "pk_2": 7.0}
     assert shop.total().first == 0.5
+    shop.answered(answer("quick", key="pk_3", first=0.0003))
+    assert shop.groups("key")["pk_3"].first == 0.0003
 
 
 def test_sums_are_exact_beyond_what_a_column_holds(shop: Shop) -> None:

@@ -256,7 +256,7 @@ async def test_what_was_spent_is_told_by_key(book: Book) -> None:
         await book.ledger.intend(intent(name, key=key))
     book.ledger.attempted(end("a"))
     await book.ledger.flush()
-    assert book.ledger.spendings(0.0) == {"pk_1": Decimal("0.125"), "pk_2": Decimal(1)}
+    assert [book.ledger.spent(key, 0.0) for key in ("pk_1", "pk_2")] == [Decimal("0.125"), 1]
     assert book.ledger.spent("pk_2", AT) == 1
     assert book.ledger.spent("pk_2", AT + DAY) == 0
 
@@ -287,10 +287,23 @@ async def test_old_rows_go_by_themselves_and_the_sums_stay(tmp_path: Path, monke
     await book.ledger.flush()
     assert column(tmp_path, "SELECT count(*) FROM attempts") == [35]
     book.clock.now = AT + 102 * DAY
-    book.ledger._started[1]._clean(100 * DAY)  # type: ignore[index]
+    follower = asyncio.create_task(book.ledger.follow())
     await eventually_async(lambda: column(tmp_path, "SELECT count(*) FROM requests") == [0])
+    follower.cancel()
     assert column(tmp_path, "SELECT count(*) FROM attempts") == [0]
     assert book.ledger.spent("pk_1", 0.0) == 35 * Decimal("0.125")
+    await book.ledger.close()
+
+
+async def test_old_rows_of_a_ledger_that_is_told_nothing_go_too(tmp_path: Path) -> None:
+    before = Book(tmp_path)
+    before.ledger.answered(answer("old", at=AT))
+    await before.ledger.close()
+    book = Book(tmp_path, retention=100 * DAY)
+    book.clock.now = AT + 102 * DAY
+    follower = asyncio.create_task(book.ledger.follow())
+    await eventually_async(lambda: column(tmp_path, "SELECT count(*) FROM requests") == [0])
+    follower.cancel()
     await book.ledger.close()
 
 

@@ -19,7 +19,7 @@ from proxy.ledger.retention import delete_old
 from proxy.ledger.rows import Ending, answers, endings
 from proxy.ledger.schema import HEAD, metadata
 from proxy.ledger.settling import settle
-from proxy.ledger.spending import spendings, spent
+from proxy.ledger.spending import spent
 from tests.ledger.told import AT, answer, column, end, intent
 
 MIGRATIONS = Path(proxy.ledger.__file__).parent / "migrations"
@@ -98,9 +98,8 @@ def plans(database: Engine, use: Callable[[Connection], object]) -> list[str]:
         lambda connection: delete_old(connection, AT),
         lambda connection: find(connection, "req_1"),
         lambda connection: spent(connection, "pk_1", AT),
-        lambda connection: spendings(connection, AT),
     ],
-    ids=["settling", "retention", "entry", "spent", "spendings"],
+    ids=["settling", "retention", "entry", "spent"],
 )
 def test_nothing_that_cannot_wait_reads_a_whole_table(tmp_path: Path, use: Callable[[Connection], object]) -> None:
     database = open_database(tmp_path)

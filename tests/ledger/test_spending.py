@@ -11,7 +11,7 @@ from proxy.ledger.opening import open_database
 from proxy.ledger.pico import MOST
 from proxy.ledger.rows import Ending, endings, intents
 from proxy.ledger.schema import attempts, carried
-from proxy.ledger.spending import DAY, spendings, spent, sum_of
+from proxy.ledger.spending import DAY, spent, spent_in, sum_of
 from tests.ledger.told import AT, end, intent
 
 TODAY = AT // DAY * DAY
@@ -60,14 +60,21 @@ def test_what_was_deleted_is_still_told_by_the_day(connection: Connection) -> No
     assert spent(connection, "pk_1", TODAY + DAY) == 3 * pico
 
 
-def test_all_keys_are_told_at_once(connection: Connection) -> None:
+def test_each_key_is_told_what_it_was_charged_itself(connection: Connection) -> None:
     charge(connection, "a", "1", key="pk_1")
     charge(connection, "b", "2", key="pk_2")
     charge(connection, "c", "4", key="pk_2")
     charge(connection, "d", "8", key="")
     connection.execute(insert(carried), {"key": "pk_9", "day": 1, "usd": 10**12})
-    assert spendings(connection, 0.0) == {"": 8, "pk_1": 1, "pk_2": 6, "pk_9": 1}
-    assert spendings(connection, AT + 1) == {"": 0, "pk_1": 0, "pk_2": 0, "pk_9": 0}
+    assert [spent(connection, key, 0.0) for key in ("", "pk_1", "pk_2", "pk_9", "pk_3")] == [8, 1, 6, 1, 0]
+
+
+def test_it_is_read_beside_a_proxy_and_nothing_is_made_by_looking(tmp_path: Path) -> None:
+    assert spent_in(tmp_path, "pk_1", 0.0) == 0
+    assert list(tmp_path.iterdir()) == []
+    with open_database(tmp_path).connect() as connection:
+        charge(connection, "a", "1.5", key="pk_1")
+        assert [spent_in(tmp_path, "pk_1", since) for since in (0.0, AT + 1)] == [Decimal("1.5"), 0]
 
 
 def test_a_sum_is_exact_beyond_what_one_column_holds(connection: Connection) -> None:
