@@ -150,7 +150,7 @@ class Ticket:
     def share(self, share: str) -> None:
         self._share = share
         if self._turn is not None and self._turn.waits:
-            self._line.turns.move(self._turn, share)
+            self._line.turns.move(self._turn, share, self._line.clock.monotonic())
             self._line.look()
 
     async def turn(self) -> None:

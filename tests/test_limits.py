@@ -182,7 +182,7 @@ def test_every_reader_holds_a_place_of_its_keys(make_proxy: MakeProxy, simulator
             wires.append(Wire(proxy.url, ask(prompt, stream=number == 1), shows("team")))
             readers_become(proxy, number + 1)
         assert is_full(proxy)
-        assert simulator.waiting() == 1
+        eventually(lambda: simulator.waiting() == 1)
         wires[1].reset()
         eventually(lambda: not is_full(proxy))
     assert [read(wires[number]).status for number in (0, 2)] == [200, 200]
@@ -196,12 +196,20 @@ def test_a_hit_at_the_pace_at_which_it_came_holds_a_place_until_its_client_leave
     body = ask(prompt, model="sim-instant;gap=0.6;chunks=3", stream=True)
     with Wire(proxy.url, body, shows("team")) as first:
         first.read_head().read_events()
-    wires = [Wire(proxy.url, body, shows("team", x_penstock_replay="recorded")) for _ in range(3)]
-    for wire in wires:
-        wire.read_head().read_event()
-        assert wire.headers["cache-status"].startswith("penstock; hit")
-    assert is_full(proxy)
-    for wire in wires:
+
+    def fill() -> list[Wire]:
+        """Clients that hold all places; none, if a busy machine was so slow that one has come to its end before."""
+        wires = [Wire(proxy.url, body, shows("team", x_penstock_replay="recorded")) for _ in range(3)]
+        found = [wire.read_head().headers.get("cache-status", "") for wire in wires]
+        if is_full(proxy):
+            assert all(each.startswith("penstock; hit") for each in found)
+            return wires
+        for wire in wires:
+            wire.reset()
+        eventually(lambda: not is_full(proxy))
+        return []
+
+    for wire in eventually(fill):
         wire.reset()
         eventually(lambda: not is_full(proxy))
 

@@ -331,3 +331,20 @@ def test_the_list_of_models_waits_for_nobody(make_proxy: MakeProxy, simulator: S
         eventually(lambda: simulator.waiting() == 1)
         assert proxy.http.get("/v1/models", headers=shows("b")).status_code == 200
     assert read(busy).status == 200
+
+
+def test_clients_who_pay_for_themselves_take_turns_with_what_passes_through_too(
+    make_proxy: MakeProxy, scripted: Scripted
+) -> None:
+    proxy = make_proxy(scripted.base_url, provider={"max_concurrent": 1})
+    wires: list[Wire] = []
+    for name in ("a0", "a1", "a2", "b0"):
+        wires.append(Wire(proxy.url, {"name": name}, shows(name[0]), path="/v1/files"))
+        eventually(lambda: waiting(proxy) + under_way(proxy) == len(wires))
+    order = []
+    for _ in wires:
+        turn = scripted.turn()
+        order.append(turn.body["name"])
+        turn.answer(b"{}", content_type="application/json")
+    assert order == ["a0", "a1", "b0", "a2"]
+    assert all(read(wire).status == 200 for wire in wires)

@@ -1,15 +1,19 @@
 """Whose turn it is at one provider, whose quota, or that of its models, is not enough for all at once.
 
 Rule 1: first come first served within a share, one after the other between shares.
-Rule 2: nobody passes whoever waits for the provider's own quota, or what is large would wait for ever. Whoever waits
-for its model's quota holds up that model only, whoever waits for what the provider has stated that place only. So
-whatever the one in front waits for is kept for it.
+Rule 2: what the one in front waits for is kept for it until it goes, or what is large would wait for ever. While that
+is the provider's own quota nobody else goes; its model's holds up that model only, what is stated that place only.
+Rule 3: who has something kept for want of tokens owes for it, or one share that asks for nearly all there is, again and
+again, would starve all others. Its share owes as many seconds as that took to each other share that waits for the same
+with less: wholly to one that wants next to nothing, not at all to one that wants as much. While it owes, what it does
+not fit into is not kept for it: others pass. So each share has things kept for no more than its part of the time, and
+what is large waits for an hour at most until they are, behind those who came to the front before it.
 """
 
 import math
-from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Final
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
 
 from proxy.core.access import UNLIMITED, Limits
 from proxy.core.bucket import Held, Quota
@@ -19,8 +23,20 @@ from proxy.core.stated import Account, Accounts
 A_CALL: Final = 2.0  # seconds that a call keeps its place, before any has shown it
 NEW: Final = 0.1  # the part of the last call in the mean of that
 SOON: Final = 0.05  # seconds that whoever does not go at once is expected to wait at least
+OWED: Final = 3600.0  # seconds that a share owes at most
 
+Thing = Quota | Place  # the provider's own quota, a model's, or what is stated at a place
 Lane = tuple[Quota | None, Place]  # what is waited for besides the provider: its model's quota, if any, and the place
+
+
+class Lack(NamedTuple):
+    """What a turn does not fit into: the first of `things`; with the rest it is kept for it. `seconds`: until it fits,
+    if nobody else takes of it. `tokens`: for want of those alone.
+    """
+
+    things: tuple[Thing, ...]
+    seconds: float
+    tokens: bool
 
 
 class Turn:
@@ -73,7 +89,21 @@ class Turn:
 
     def stated(self, now: float) -> float:
         """Seconds until what the provider has stated lets it go; 0: now."""
-        return 0.0 if self._account is None else self._account.wait(self.tokens, now)
+        return self._stated(self.tokens, now)
+
+    def lack(self, own: Quota, now: float) -> Lack | None:
+        """What keeps it from going; None: nothing."""
+        model, place = self.lane
+        if model is not None and not model.fits(self.tokens, now):
+            return Lack((model, place), _until(model, self.tokens, now), model.fits(0, now))
+        if (seconds := self._stated(self.tokens, now)) > 0:
+            return Lack((place,), seconds, self._stated(0, now) <= 0)
+        if not own.fits(self.tokens, now):
+            return Lack((own,), _until(own, self.tokens, now), own.fits(0, now))
+        return None
+
+    def _stated(self, tokens: int, now: float) -> float:
+        return 0.0 if self._account is None else self._account.wait(tokens, now)
 
     def end(self, accounts: Accounts, now: float) -> None:
         """Give back what it holds: all of it, if it was not sent. Once, whoever calls how often."""
@@ -90,6 +120,19 @@ class Turn:
         accounts.leave(self.lane[1], account, now)
 
 
+class Kept:
+    """What is kept for a turn: the `thing`, and `since` when for want of tokens, inf: not for that. `owed`: seconds, by
+    thing, for what was kept for it before.
+    """
+
+    __slots__ = ("owed", "since", "thing")
+
+    def __init__(self, thing: Thing) -> None:
+        self.thing = thing
+        self.since = math.inf
+        self.owed: dict[Thing, float] = {}
+
+
 class Turns:
     """All of one provider. Whenever something was given back, or said, and after as many seconds as it says: `look`."""
 
@@ -103,8 +146,10 @@ class Turns:
         self.waiting = 0  # how many
         self._came = 0
         self._lasting = A_CALL
-        self._stuck = False  # whoever is in front waits for the provider's own quota
-        self._blocked: set[Quota | Place] = set()
+        self._kept: set[Thing] = set()  # of which nobody takes
+        self._passed: set[tuple[str, Thing]] = set()  # by others, of this share
+        self._keeping: dict[Turn, Kept] = {}  # who came to the front first, first
+        self._owes: dict[tuple[str, Thing], float] = {}  # until when
 
     def turn(self, share: str, model: str, place: Place, tokens: int) -> Turn:
         """Follow with `leave`."""
@@ -119,24 +164,22 @@ class Turns:
 
     def go(self, turn: Turn, now: float) -> bool:
         """Did it go at once? Only where nobody waits."""
-        model, tokens = turn.lane[0], turn.tokens
-        if self.waiting or not self.quota.fits(tokens, now) or turn.stated(now) > 0:
-            return False
-        if model is not None and not model.fits(tokens, now):
+        if self.waiting or turn.lack(self.quota, now) is not None:
             return False
         turn.go(self.quota, now)
         return True
 
     def join(self, turn: Turn, now: float) -> bool:
         """Wait, at the end of the share's line. False: whoever holds up the others holds it up too."""
-        held_up = self.waiting > 0 and (self._stuck or self._is_blocked(turn.lane))
+        held_up = self.waiting > 0 and self._is_held_up(turn.share, turn.lane)
         turn.waits, turn.since = True, now
         self._add(turn)
         return not held_up
 
-    def move(self, turn: Turn, share: str) -> None:
+    def move(self, turn: Turn, share: str, now: float) -> None:
         """It is another's now, and waits at the end of that one's line."""
         if turn.waits and share != turn.share:
+            self._release(turn, now)
             self._remove(turn)
             turn.share = share
             self._add(turn)
@@ -145,6 +188,7 @@ class Turns:
     def leave(self, turn: Turn, now: float) -> None:
         """It is over, or is given up."""
         if turn.waits:
+            self._release(turn, now)
             self._remove(turn)
             turn.waits = False
         elif turn.going and turn.was_sent:
@@ -155,27 +199,31 @@ class Turns:
         """Who goes now; and in how many seconds to look again, inf: not before something is given back or said."""
         gone: list[Turn] = []
         again = math.inf
-        self._stuck = False
-        self._blocked.clear()
-        while (turn := self._next()) is not None:
-            model, place = turn.lane
-            if model is not None and not model.fits(turn.tokens, now):
-                self._blocked |= {model, place}
-                again = min(again, _until(model, turn.tokens, now))
-            elif (seconds := turn.stated(now)) > 0:
-                self._blocked.add(place)
-                again = min(again, seconds)
-            elif not self.quota.fits(turn.tokens, now):
-                self._stuck = True
-                return gone, min(again, _until(self.quota, turn.tokens, now))
-            else:
-                self._remove(turn)
-                if turn.share in self._lines:
-                    self._lines.move_to_end(turn.share)
-                turn.waits = False
-                turn.go(self.quota, now)
-                gone.append(turn)
-        return gone, again
+        while True:
+            before = len(gone)
+            again = min(again, self._round(gone, now))
+            # Whom others passed may lack its model's quota first by now, as they took of that, and hold up less.
+            if not self._passed or len(gone) == before:
+                return gone, again
+
+    def _round(self, gone: list[Turn], now: float) -> float:
+        """Those go whose turn it is; in how many seconds one of those that do not will fit."""
+        again = math.inf
+        self._kept.clear()
+        self._passed.clear()
+        for turn in self._in_turn():
+            if (lack := turn.lack(self.quota, now)) is not None:
+                self._keep(turn, lack, now)
+                again = min(again, lack.seconds)
+                continue
+            self._release(turn, now)
+            self._remove(turn)
+            if turn.share in self._lines:
+                self._lines.move_to_end(turn.share)
+            turn.waits = False
+            turn.go(self.quota, now)
+            gone.append(turn)
+        return again
 
     def counts_tokens(self, model: str) -> bool:
         quotas = (self.quota, self._models.get(model))
@@ -188,7 +236,7 @@ class Turns:
         if any(each.never(tokens) for each in quotas):
             return math.inf
         seconds = 0.0 if account is None else account.wait(tokens, now)
-        held_up = self.waiting > 0 and (self._stuck or self._is_blocked((quota, place)))
+        held_up = self.waiting > 0 and self._is_kept((quota, place))
         if not (held_up or seconds) and all(each.fits(tokens, now) for each in quotas):
             return 0.0
         return max(seconds, self._behind(quotas, 1, tokens, now))
@@ -208,18 +256,92 @@ class Turns:
             seconds = max(seconds, each.behind(requests_in, tokens_in, now, self._lasting))
         return seconds
 
-    def _next(self) -> Turn | None:
-        """The first of the first share that is not held up."""
-        if all(self._is_blocked(lane) for lane in self._lanes):
-            return None
-        for line in self._lines.values():
-            fronts = [next(iter(turns)) for lane, turns in line.items() if not self._is_blocked(lane)]
-            if fronts:
-                return min(fronts, key=_came)
-        return None
+    def _in_turn(self) -> Iterator[Turn]:
+        """For whom something is kept, then who is in front, share by share: each that is not held up when it comes to
+        it. Whoever asks lets it go, or keeps something for it, or has it passed, before the next one.
+        """
+        for turn in list(self._keeping):
+            if not self._is_held_up(turn.share, turn.lane):
+                yield turn
+        if self._are_all_kept():
+            return
+        shares = deque(self._lines)
+        while shares:
+            share = shares.popleft()
+            front = self._front(share)
+            if front is None:
+                continue
+            yield front
+            if not front.waits:
+                shares.append(share)
+            elif self._are_all_kept():
+                return
+            else:
+                shares.appendleft(share)
 
-    def _is_blocked(self, lane: Lane) -> bool:
-        return lane[1] in self._blocked or lane[0] in self._blocked
+    def _front(self, share: str) -> Turn | None:
+        """The first of this share that is not held up."""
+        line = self._lines.get(share, {})
+        fronts = [next(iter(turns)) for lane, turns in line.items() if not self._is_held_up(share, lane)]
+        return min(fronts, key=_came, default=None)
+
+    def _are_all_kept(self) -> bool:
+        return all(self._is_kept(lane) for lane in self._lanes)
+
+    def _is_kept(self, lane: Lane) -> bool:
+        return not self._kept.isdisjoint((self.quota, *lane))
+
+    def _is_held_up(self, share: str, lane: Lane) -> bool:
+        if self._is_kept(lane):
+            return True
+        passed = self._passed
+        return bool(passed) and any((share, thing) in passed for thing in (self.quota, *lane))
+
+    def _keep(self, turn: Turn, lack: Lack, now: float) -> None:
+        """Keep for it what it lacks, unless its share owes for that. What it owes itself counts once it has gone: if it
+        had to make up for one thing before the next was kept for it, both might never be there at once.
+        """
+        thing, kept = lack.things[0], self._keeping.get(turn)
+        if self._owes.get((turn.share, thing), now) > now:
+            self._release(turn, now)
+            self._passed.update((turn.share, each) for each in lack.things)
+            return
+        self._kept.update(lack.things)
+        if kept is None:
+            kept = self._keeping[turn] = Kept(thing)
+        elif kept.thing is not thing:
+            self._count(turn, kept, now)
+        kept.thing = thing
+        kept.owed.setdefault(thing, 0.0)
+        if lack.tokens:
+            kept.since = min(kept.since, now)
+
+    def _release(self, turn: Turn, now: float) -> None:
+        """Nothing is kept for it any more, and its share owes for what was."""
+        kept = self._keeping.pop(turn, None)
+        if kept is None:
+            return
+        self._count(turn, kept, now)
+        if any(kept.owed.values()):
+            self._owes = {whose: until for whose, until in self._owes.items() if until > now}
+        for thing, owed in kept.owed.items():
+            if owed:
+                self._owes[turn.share, thing] = now + min(OWED, owed)
+
+    def _count(self, turn: Turn, kept: Kept, now: float) -> None:
+        """The time for which the thing has been kept for want of tokens."""
+        if kept.since < now:
+            kept.owed[kept.thing] += (now - kept.since) * self._held_up(turn, kept.thing)
+        kept.since = math.inf
+
+    def _held_up(self, turn: Turn, thing: Thing) -> float:
+        """How many other shares wait for this thing too, each counted by how much less it wants: from 0 to 1."""
+        count = 0.0
+        for share, line in self._lines.items():
+            wanted = [next(iter(turns)).tokens for lane, turns in line.items() if thing in (self.quota, *lane)]
+            if wanted and share != turn.share:
+                count += max(0.0, 1 - min(wanted) / turn.tokens)
+        return count
 
     def _add(self, turn: Turn) -> None:
         self._came += 1
