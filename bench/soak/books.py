@@ -475,8 +475,8 @@ async def _settled(lab: Lab, proxy: Proxy, data: Path, figures: Figures) -> None
     lab.expect(len(books.attempts) == figures.rows, f"{len(books.attempts)} rows, {figures.rows} before the start")
     rich = Decimal(sum(row["usd"] or 0 for row in books.attempts if row["key"] == "rich")) / PICO
     metrics = await proxy.metrics()
-    spent = metrics.get('penstock_budget_spent_usd{key="rich"}', -1)
-    reserved = metrics.get('penstock_budget_reserved_usd{key="rich"}', -1)
+    spent = metrics.get('penstock_budget_spent_usd{id="rich",key="rich"}', -1)
+    reserved = metrics.get('penstock_budget_reserved_usd{id="rich",key="rich"}', -1)
     lab.expect(abs(spent - float(rich)) < 1e-9, f"spent: {spent} by the metrics, {rich} by the rows")
     lab.expect(reserved == 0, f"{reserved} USD reserved after a start")
 

@@ -57,7 +57,7 @@ def _request(lab: Lab, model: str, key: str, *, stream: bool, more: tuple[str, .
 
 
 async def _figure(proxy: Proxy, what: str, key: str) -> Decimal:
-    return Decimal(repr(await proxy.metric(f'penstock_budget_{what}_usd{{key="{key}"}}')))
+    return Decimal(repr(await proxy.metric(f'penstock_budget_{what}_usd{{id="{key}",key="{key}"}}')))
 
 
 async def never_over(lab: Lab) -> str:
