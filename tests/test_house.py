@@ -115,6 +115,7 @@ COVERED_BY = {
     "proxy/founding.py": "tests/test_faults_storage.py",
     "proxy/endpoints/money.py": "tests/test_money.py",
     "proxy/endpoints/calling.py": "tests/test_books.py",
+    "proxy/core/bounds.py": "tests/core/test_ranking.py",
     "proxy/core/asker.py": "tests/test_claims.py",
     "proxy/core/books.py": "tests/test_accounts.py",
     "proxy/endpoints/passthrough.py": "tests/test_passthrough.py",

@@ -10,8 +10,8 @@ Expected cost = this request + those that are expected to follow it (conversatio
   gains for now only, and whoever is cheaper gains on every turn: a switch is worth it, or it is not.
 """
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from math import inf
 from typing import Final, Literal
@@ -21,12 +21,12 @@ import msgspec
 from pricing.cost import Price, Usage, charge
 from pricing.models import Model, PromptCache
 from pricing.tokens import Count, Prompt
+from proxy.core.bounds import bare_price, cost_within, longest_answer, write_price
 from proxy.core.experience import AN_ANSWER, RARELY
 from proxy.core.needs import Needs
 from proxy.core.routing import Choice, Option
 
 TIE: Final = Decimal("1.005")  # costs so close are equal: then the faster first token decides
-A_WAIT: Final = timedelta(minutes=10)  # between this and an attempt, and its repeats
 
 State = Literal["up", "cooling", "down"]
 Reason = Literal[
@@ -248,63 +248,6 @@ def _over_quota(view: View) -> tuple[Reason, str] | None:
     return ("quota", "its provider's limits allow no more just now") if view.wait > 0 else None
 
 
-def most_cost(option: Option, needs: Needs, most: Prompt, at: datetime, *, factor: float = 1.0) -> Decimal | None:
-    """USD that a request cannot exceed there, nothing cached; None where that is not known. `most`: an upper bound,
-    `factor`: what was learned of the tokenizer, which counts where it is above 1.
-    """
-    longest = longest_answer(option.model, needs)
-    if longest is None or needs.unbounded:
-        return None
-    return cost_within(option, needs, most, at, output=longest, factor=factor)
-
-
-def longest_answer(model: Model | None, needs: Needs) -> int | None:
-    """Tokens that all choices together cannot exceed; None where that is not known."""
-    longest = [each for each in (needs.longest, None if model is None else model.max_output) if each is not None]
-    # The whole window: how much of it the prompt leaves is not known, as `most` is more than it has.
-    each = min(longest, default=None if model is None else model.window)
-    return None if each is None else each * needs.choices
-
-
-def cost_within(
-    option: Option, needs: Needs, most: Prompt, at: datetime, *, output: int, factor: float = 1.0
-) -> Decimal | None:
-    """USD that a request of at most this prompt and this answer cannot exceed; None: a price is missing."""
-    model = option.model
-    if model is None or model.other_fees:
-        return None
-    # A provider may serve at its standard prices what asked for others; and an attempt may have to wait its turn.
-    asked = [model.rates(when, service) for service in {needs.service, None} for when in (at, at + A_WAIT)]
-    priced = [rates for rates in asked if rates is not None]
-    if len(priced) < len(asked):
-        return None
-    count = most.under(model.tokenizer, option.target.upstream).times(max(1.0, factor))
-    usage = Usage(input=count.total, cached=0, output=output, audio_input=count.audio)
-    # The prompt may turn out shorter than its bound, and have the prices of a tier below.
-    tiers: list[Price] = [*priced, *(tier for rates in priced for tier in rates.tiers if count.total > tier.above)]
-    spoken = "audio" in needs.capabilities
-    costs = [charge(usage, _dearest(price, option.cache, spoken=spoken)).usd for price in _apart(tiers)]
-    known = [each for each in costs if each is not None]
-    return max(known) if len(known) == len(costs) else None
-
-
-def _apart(prices: Sequence[Price]) -> Iterable[Price]:
-    """Each once: the same prices are the same object at every moment."""
-    return {id(price): price for price in prices}.values()
-
-
-def _dearest(price: Price, terms: PromptCache | None, *, spoken: bool) -> Price:
-    """Every token at the most that one of its kind may cost: written, reasoned, or spoken."""
-    bare = _bare(price)
-    read = [bare.input, _write(price, terms), price.cache_write_1h]
-    made = [bare.output, price.of("reasoning"), price.audio_output if spoken else None]
-    return msgspec.structs.replace(
-        bare,
-        input=None if bare.input is None else max(each for each in read if each is not None),
-        output=None if bare.output is None else max(each for each in made if each is not None),
-    )
-
-
 def _output(model: Model | None, needs: Needs, each: float) -> int:
     """Tokens of the answer, all choices together."""
     bounds = [bound for bound in (needs.max_output, None if model is None else model.max_output) if bound is not None]
@@ -346,7 +289,7 @@ def _caches(terms: PromptCache | None, marks: bool) -> bool:
 
 def _spent(price: Price, terms: PromptCache | None, found: Estimate, cached: int, writes: bool) -> Decimal | None:
     """USD of one turn. What is not cached is written where that has a price of its own."""
-    write = _write(price, terms)
+    write = write_price(price, terms)
     audio = found.count.audio
     written = max(0, found.input - cached - audio) if writes and write is not None else 0
     usage = Usage(
@@ -356,16 +299,4 @@ def _spent(price: Price, terms: PromptCache | None, found: Estimate, cached: int
         written=written,
         audio_input=audio,
     )
-    return charge(usage, msgspec.structs.replace(_bare(price), cache_write=write)).usd
-
-
-def _write(price: Price, terms: PromptCache | None) -> Decimal | None:
-    """USD per million tokens that are kept, if that has a price of its own."""
-    if price.cache_write is None and terms is not None and terms.write is not None and price.input is not None:
-        return price.input * terms.write
-    return price.cache_write
-
-
-def _bare(price: Price) -> Price:
-    """The prices without their tiers."""
-    return Price(**{part: getattr(price, part) for part in Price.__struct_fields__})
+    return charge(usage, msgspec.structs.replace(bare_price(price), cache_write=write)).usd

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from pricing.cost import Tier, Usage
 from pricing.models import Capability, Hours, Later, Period, PromptCache
-from proxy.core.ranking import TIE, Ask, Estimate, Ranking, View, estimate, most_cost, rank
+from pricing.tokens import Prompt
+from proxy.core.needs import Needs
+from proxy.core.ranking import TIE, Ask, Estimate, Ranking, View, estimate, rank
 from proxy.core.routing import Choice, Option
 from tests.core.making import AT, AUTOMATIC, needs, option, prompt, rates, route, unknown
 
@@ -25,6 +27,11 @@ Told = tuple[tuple[Option, dict[str, Any]], ...]
 def ask(*upto: int, **members: Any) -> Ask:
     """A request with so many tokens up to each of its links, the last all of it."""
     return Ask(**{"needs": needs(), "upto": [prompt(tokens) for tokens in upto or (1000,)], **members})
+
+
+def most_cost(option: Option, needs: Needs, most: Prompt, at: datetime, *, factor: float = 1.0) -> Decimal | None:
+    """What a request cannot exceed there, if anything bounds it."""
+    return estimate(option, Ask(needs=needs, upto=(most,), most=most), View(factor=factor), at).most
 
 
 def of(option: Option, asked: Ask, at: datetime = AT, **view: Any) -> Estimate:
