@@ -152,7 +152,10 @@ def is_busy(error: BaseException) -> bool:
 def describe(error: BaseException) -> str:
     """For the log: the driver's words, never a statement and its values."""
     cause = getattr(error, "orig", None) or error
-    return f"{type(cause).__name__}: {cause}" if isinstance(cause, OSError | sqlite3.Error) else type(cause).__name__
+    if not isinstance(cause, OSError | sqlite3.Error):
+        return type(cause).__name__
+    words = "".join(letter if letter.isprintable() else "?" for letter in str(cause))  # it may quote a damaged page
+    return f"{type(cause).__name__}: {words}"
 
 
 def _code(error: BaseException) -> int:

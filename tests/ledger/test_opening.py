@@ -229,3 +229,8 @@ def test_a_reader_does_not_need_the_log_of_a_writer(tmp_path: Path) -> None:
     assert reading is not None
     with reading.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM marks").scalar() == 0
+
+
+def test_what_a_damaged_page_holds_makes_no_second_line() -> None:
+    error = sqlite3.DatabaseError('malformed database schema (keys) - unrecognized token: "\n\x1b[2J"')
+    assert opening.describe(error) == 'DatabaseError: malformed database schema (keys) - unrecognized token: "??[2J"'
