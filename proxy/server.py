@@ -74,7 +74,8 @@ class Server(uvicorn.Server):
         # What was made until now lives as long as the process: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(20_000, 5, 80)  # little at a time: while it looks at 400,000 objects all wait 0.2 s
+        # Nor more often at what is young: what is under way would be taken for old, and its remains stay for long.
+        gc.set_threshold(20_000, 20, 20)
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         self._ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
