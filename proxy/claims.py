@@ -68,8 +68,9 @@ class Claims:
 
     def left(self, grant: Grant) -> Decimal | None:
         """USD that this key may still spend. None: it has no budget."""
-        purse = self._purses.of(grant, self._clock.wall())
-        return None if purse is None else purse.left(self._clock.wall())
+        now = self._clock.wall()
+        purse = self._purses.of(grant, now)
+        return None if purse is None else purse.left(now)
 
     def refusal(self, grant: Grant, dropped: Sequence[Estimate]) -> PenstockError | None:
         """Why none of these may be asked, where that is the budget's doing."""

@@ -29,6 +29,7 @@ MOST = 100_000_000  # tokens of a call, ten times the largest window: who says m
 
 
 Charge = Literal["nothing", "said", "counted", "reserve"]
+UNCHARGED = (UpstreamConnectError, UpstreamTLSError, UpstreamAuthError)  # never sent, or refused at the door
 
 
 def charge_of(
@@ -39,7 +40,7 @@ def charge_of(
     `status`: of the answer, None if none came; `error`: what it failed with; neither: it was abandoned. `said`: so was
     its usage. `streamed`: a stream was asked for, or came; `begun`: an event of it has come; `whole`: nothing lacks.
     """
-    if isinstance(error, (UpstreamConnectError, UpstreamTLSError, UpstreamAuthError)):
+    if isinstance(error, UNCHARGED):
         return "nothing"
     if status is not None and not 200 <= status < 300:
         return "nothing"

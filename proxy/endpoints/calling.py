@@ -6,17 +6,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from proxy.core.asker import Asker
-from proxy.core.bill import NOTHING
+from proxy.core.bill import NOTHING, UNCHARGED
 from proxy.core.books import Attempted, Intent
 from proxy.core.status import result_of
 from proxy.endpoints.answer import Desk
-from proxy.errors import (
-    LedgerUnavailable,
-    UpstreamAuthError,
-    UpstreamConnectError,
-    UpstreamError,
-    UpstreamTLSError,
-)
+from proxy.errors import LedgerUnavailable, UpstreamError
 from proxy.interfaces import Provider, Ticket
 
 
@@ -38,7 +32,7 @@ class Called:
     def is_free(self) -> bool:
         """Was it refused, or never sent? Else nobody knows what it costs."""
         refused = self.status is not None and self.status >= 400
-        return refused or isinstance(self.error, (UpstreamConnectError, UpstreamTLSError, UpstreamAuthError))
+        return refused or isinstance(self.error, UNCHARGED)
 
 
 @asynccontextmanager
