@@ -4,10 +4,13 @@ Rule: no prompts, no answers, no keys. Costs are exact, in USD; what is not know
 """
 
 from decimal import Decimal
+from typing import Literal
 
 import msgspec
 
 from pricing.cost import Usage
+
+Shadow = Literal["hit", "collapsed", "miss"]  # what would have become of a request if the cache had been on
 
 LONGEST = 256  # characters of a model's name: a client may name a model whatever it likes
 
@@ -63,6 +66,11 @@ class Answered(msgspec.Struct, frozen=True):
     `code`: of the error that it was answered with. `usage`: of the answer; `saved`: USD that nobody paid again, for
     hits and who joined. `first`, `total`: seconds to the first byte and to the last. `leader`: whose attempts answered
     it, where another request did. `entry`: the key of its answer in the cache.
+
+    `cost`: USD that its own last attempt cost, as far as that is known by now; 0 where nobody was asked for it.
+    `token`: of a stream, seconds to the first event that says something; `overhead`: seconds to the first byte that no
+    provider and no line took. `shadow`: see there. `route`, `why`: who answers was decided there, and why;
+    `passed_over`: the models that could not answer, and why.
     """
 
     request: str
@@ -81,3 +89,10 @@ class Answered(msgspec.Struct, frozen=True):
     total: float
     leader: str | None
     entry: bytes | None
+    cost: Decimal | None = None
+    token: float | None = None
+    overhead: float | None = None
+    shadow: Shadow | None = None
+    route: str | None = None
+    why: str | None = None
+    passed_over: tuple[tuple[str, str], ...] = ()
