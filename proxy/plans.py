@@ -24,13 +24,16 @@ OTHERS = ("models", "fallbacks", "route")
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """How answers are kept: the secret under the keys, what they ignore, who shares them, how long they may answer."""
+    """How answers are kept: the secret under the keys, what they ignore, who shares them, how long they may answer.
+    `shadow`: they never do, and it is only noted what they would have answered.
+    """
 
     secret: bytes
     ignore: tuple[str, ...]
     shared: bool
     ttl: float
     stale_if_error: float
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from proxy.ledger.figures import MEMBERS, By
+from proxy.ledger.figures import MEMBERS
 from proxy.ledger.opening import open_database, transaction
+from proxy.ledger.shadows import SHADOW_MEMBERS
+from proxy.ledger.sums import By
 from proxy.report import Format, report
 from tests.ledger.test_figures import EVERY, Shop, busy
+from tests.ledger.test_shadows import fetched, shadowy
 from tests.ledger.told import AT, DAY, answer, hit
 
 FORMATS: tuple[Format, ...] = ("table", "csv", "json")
@@ -137,3 +140,52 @@ def test_it_reads_while_a_proxy_writes(shop: Shop) -> None:
     with transaction(open_database(shop.directory)) as connection:
         connection.exec_driver_sql("DELETE FROM requests")
         assert len(told_csv(shop.directory)) == 2
+
+
+# What shadow mode saw.
+
+
+@pytest.mark.parametrize("by", EVERY)
+def test_csv_and_json_tell_the_same_of_shadow_mode(shop: Shop, by: By) -> None:
+    shadowy(shop)
+    lines = told_csv(shop.directory, by=by, shadow=True)
+    told = json.loads(said(shop.directory, by=by, format="json", shadow=True))
+    assert lines == [
+        {name: "" if value is None else str(value) for name, value in group.items()} for group in told["groups"]
+    ]
+    first = [by, "name"] if by == "key" else [by]
+    assert list(lines[0]) == first + list(SHADOW_MEMBERS)
+    assert list(told["total"]) == list(SHADOW_MEMBERS)
+    assert sum(Decimal(line["would_save_cache_usd"]) for line in lines) == Decimal("0.023")
+
+
+def test_a_table_of_shadow_mode_has_a_line_for_each_group_and_the_total(shop: Shop) -> None:
+    shadowy(shop)
+    table = rows(said(shop.directory, shadow=True))
+    assert ["pk_1", "3", "1", "1", "66.7%", "0.123", "0", "0", "0.023", "0", "18.7%"] in table
+    assert ["total", "6", "2", "2", "66.7%", "0.693", "0.07", "1", "0.023", "0.5", "75.5%"] in table
+
+
+def test_the_report_of_shadow_mode_ends_with_what_it_comes_to(shop: Shop) -> None:
+    shadowy(shop)
+    *_, unknown, whole = said(shop.directory, shadow=True).splitlines()
+    assert unknown.startswith("The cost of 1 attempts is not known")
+    assert whole == ("With the cache on, 4 of 6 requests would not have been paid: $0.523 of $0.693 (75.5 %).")
+
+
+def test_of_what_cost_nothing_no_share_is_told(shop: Shop) -> None:
+    fetched(shop, "m", "hit", "0")
+    whole = said(shop.directory, shadow=True).splitlines()[-1]
+    assert whole == "With the cache on, 1 of 1 requests would not have been paid: $0 of $0."
+    assert told_csv(shop.directory, shadow=True)[0]["would_save_ratio"] == ""
+
+
+def test_where_nothing_was_written_in_shadow_mode_it_says_so_and_how_to_begin(shop: Shop) -> None:
+    how = 'To begin, set mode = "shadow" under [cache] and start the proxy anew.'
+    assert said(shop.directory, shadow=True) == f"Nothing was written down in shadow mode. {how}\n"
+    since = said(shop.directory, shadow=True, since=AT)
+    assert since == f"Nothing was written down in shadow mode since 2023-11-14T22:13:20Z. {how}\n"
+    told = json.loads(said(shop.directory, shadow=True, format="json"))
+    assert (told["groups"], told["total"]["requests"], told["total"]["usd"]) == ([], 0, "0")
+    assert said(shop.directory, shadow=True, format="csv", by="model").rstrip().split(",") == ["model", *SHADOW_MEMBERS]
+    assert said(shop.directory / "none", 1, shadow=True).startswith("There is no ledger in")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from proxy.core.books import Shadow
 from proxy.core.call import Call, Directives
 
 Sampled = Literal["cache", "collapse", "bypass"]
@@ -31,13 +32,16 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What this request may do with the cache; `reason` is set where it may do less than usual."""
+    """What this request may do with the cache; `reason` is set where it may do less than usual. `shadow`: what would
+    have become of it if the cache had been on; None where that is no question.
+    """
 
     look_up: bool = True
     join: bool = True
     lead: bool = True  # others may join it
     keep: bool = True
     reason: str | None = None
+    shadow: Shadow | None = None
 
 
 PLAIN = Verdict()
@@ -49,6 +53,18 @@ LEAD_ONLY = Verdict(look_up=False, join=False, keep=False, reason="no-cache")
 def bypass(reason: str) -> Verdict:
     """Not read, not stored, neither joins nor is joined."""
     return Verdict(look_up=False, join=False, lead=False, keep=False, reason=reason)
+
+
+def shadowed(verdict: Verdict, *, fresh: bool, under_way: bool) -> Verdict:
+    """The verdict on a call that is fetched whatever the cache holds. `fresh`: an entry would have answered it;
+    `under_way`: a flight would have taken it.
+
+    Nothing is left of who would not have asked: kept, its answer would be younger than the entry that it stands for,
+    and more would seem to hit than will. Only a miss is kept, and seen by others as one that they would join.
+    """
+    would: Shadow = "hit" if fresh and verdict.look_up else "collapsed" if under_way and verdict.join else "miss"
+    lone = bypass(f"shadow-{would}") if would != "miss" else verdict
+    return msgspec.structs.replace(lone, look_up=False, join=False, reason=f"shadow-{would}", shadow=would)
 
 
 def judge(call: Call, upstream_models: Iterable[str], rules: Rules) -> Verdict:

@@ -13,7 +13,7 @@ What the proxy is given is ledger.Ledger. In this package:
     pico.py       money as it is written
     retention.py  what is too old
     spending.py   what keys were charged
-    figures.py    sums for reports
+    figures.py    sums for reports (shadows.py: of shadow mode; sums.py: what both are made of)
     keys.py       keys: made, found, revoked
     entries.py    which kept answer a request was given
     marks.py      numbers by name

@@ -148,6 +148,7 @@ def _answered(answer: Answered) -> Row:
         answer.total,
         answer.leader,
         answer.entry,
+        answer.shadow,
     )
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
 
 from pricing.cost import Usage
 
-HEAD = "0001"  # the newest of migrations/versions; a database at it needs no Alembic
+HEAD = "0002"  # the newest of migrations/versions; a database at it needs no Alembic
 
 TOKENS = tuple(Usage.__dataclass_fields__)  # columns of both tables, by the fields' names
 
@@ -53,6 +53,7 @@ requests = Table(
     Column("total", Double, nullable=False),
     Column("leader", String),
     Column("entry", LargeBinary),
+    Column("shadow", String),
     sqlite_with_rowid=False,  # the key's own order is the rows': one tree to write, not two
 )
 # Written out: a bound value would hide from the database that the index has what is looked for.

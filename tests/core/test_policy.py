@@ -11,6 +11,7 @@ from proxy.core.call import Call, Directives, read_call
 from proxy.core.policy import (
     FETCH_ANEW,
     JOIN_ONLY,
+    LEAD_ONLY,
     PLAIN,
     Freshness,
     Rules,
@@ -22,6 +23,7 @@ from proxy.core.policy import (
     freshness,
     judge,
     lifetime,
+    shadowed,
 )
 
 FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {}}}
@@ -181,6 +183,37 @@ def test_no_cache_never_joins_though_sampled_requests_may() -> None:
     assert (found.look_up, found.join, found.lead, found.keep) == (False, False, True, False)
     assert verdict(b"no-cache", rules=Rules(sampled="collapse"), temperature=0) == FETCH_ANEW
     assert verdict(b"no-cache", rules=Rules(sampled="bypass"), temperature=1) == bypass("sampled")
+
+
+SEEN = [(fresh, under_way) for fresh in (False, True) for under_way in (False, True)]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "would"),
+    [
+        (PLAIN, ["miss", "collapsed", "hit", "hit"]),
+        (JOIN_ONLY, ["miss", "collapsed", "miss", "collapsed"]),
+        (FETCH_ANEW, ["miss"] * 4),
+        (LEAD_ONLY, ["miss"] * 4),
+    ],
+)
+def test_a_shadow_is_what_would_have_come_of_what_a_request_may_do(allowed: Verdict, would: list[str]) -> None:
+    found = [shadowed(allowed, fresh=fresh, under_way=under_way) for fresh, under_way in SEEN]
+    assert [each.shadow for each in found] == would
+    assert [each.reason for each in found] == [f"shadow-{each}" for each in would]
+    assert not any(each.look_up or each.join for each in found)
+
+
+@pytest.mark.parametrize("allowed", [PLAIN, JOIN_ONLY, FETCH_ANEW, LEAD_ONLY])
+def test_in_shadow_mode_only_a_miss_is_seen_by_others_and_kept_as_far_as_it_ever_is(allowed: Verdict) -> None:
+    for fresh, under_way in SEEN:
+        found = shadowed(allowed, fresh=fresh, under_way=under_way)
+        missed = found.shadow == "miss"
+        assert (found.lead, found.keep) == (missed, missed and allowed.keep)
+
+
+def test_only_shadow_mode_has_a_shadow() -> None:
+    assert {each.shadow for each in (PLAIN, JOIN_ONLY, FETCH_ANEW, LEAD_ONLY, bypass("state"))} == {None}
 
 
 values = st.recursive(

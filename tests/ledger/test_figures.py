@@ -7,11 +7,12 @@ import pytest
 
 from pricing.cost import Usage
 from proxy.core.access import Grant
-from proxy.ledger.figures import UNDER_WAY, By, Figures, summary
+from proxy.ledger.figures import UNDER_WAY, Figures, summary
 from proxy.ledger.keys import create_key
 from proxy.ledger.opening import open_database
 from proxy.ledger.pico import MOST
 from proxy.ledger.rows import Ending, answers, endings, intents
+from proxy.ledger.sums import By
 from tests.ledger.told import AT, DAY, answer, end, hit, intent
 
 TODAY = AT // DAY * DAY
@@ -27,7 +28,7 @@ class Shop:
 
     def tried(self, request: str, outcome: str | None = "miss", at: float = AT, **different: object) -> None:
         intended = {name: different.pop(name) for name in ("key", "provider", "model") if name in different}
-        told = intent(request, at=at, **intended)
+        told = intent(request, at=at, number=different.get("number", 1), **intended)
         self._connection.exec_driver_sql(*endings().whole([Ending(told, end(request, **different))]))
         if outcome is not None:
             asked = answer(request, at=at, outcome=outcome, **intended)

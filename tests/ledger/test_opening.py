@@ -9,13 +9,18 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
 from sqlalchemy.exc import OperationalError
 
 from proxy.errors import StartupError
 from proxy.ledger import opening
 from proxy.ledger.opening import DATABASE, open_database, open_existing, transaction
-from proxy.ledger.schema import HEAD, attempts
-from tests.ledger.told import ask, column
+from proxy.ledger.rows import answers
+from proxy.ledger.schema import HEAD, attempts, metadata
+from tests.ledger.told import answer, ask, column
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = 4096
@@ -131,6 +136,46 @@ def test_a_newer_penstocks_ledger_is_refused_and_left_alone(tmp_path: Path) -> N
     with pytest.raises(StartupError, match="another version"):
         open_existing(tmp_path, read_only=True)
     assert column(tmp_path, "SELECT version_num FROM alembic_version") == ["9999"]
+
+
+def made_by_the_first_penstock(directory: Path) -> None:
+    """A ledger at the first migration, with a row in each table."""
+    (directory / DATABASE).touch(mode=0o600)
+    config = Config()
+    config.set_main_option("script_location", str(opening._MIGRATIONS))
+    with transaction(opening.engine(directory / DATABASE)) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO requests (at, id, key, endpoint, asked, outcome, status, provider, model, total, entry)"
+            " VALUES (7.0, 'req_1', 'pk', 'chat', 'm', 'miss', 200, 'p', 'm', 0.5, x'aa')"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO attempts (request, number, at, key, endpoint, asked, provider, model, stream, usd, estimated)"
+            " VALUES ('req_1', 1, 7.0, 'pk', 'chat', 'm', 'p', 'm', 0, 125, 0)"
+        )
+        connection.exec_driver_sql("INSERT INTO carried VALUES ('pk', 3, 250)")
+        connection.exec_driver_sql("INSERT INTO marks VALUES ('keys', 2)")
+
+
+def test_an_older_penstocks_ledger_is_brought_up_to_date_with_all_that_it_holds(tmp_path: Path) -> None:
+    made_by_the_first_penstock(tmp_path)
+    with pytest.raises(StartupError, match="start the proxy once"):
+        open_existing(tmp_path, read_only=True)
+    open_database(tmp_path)
+    assert column(tmp_path, "SELECT version_num FROM alembic_version") == [HEAD]
+    assert ask(tmp_path, "SELECT id, outcome, entry, shadow FROM requests") == [("req_1", "miss", b"\xaa", None)]
+    assert ask(tmp_path, "SELECT request, usd FROM attempts") == [("req_1", 125)]
+    assert ask(tmp_path, "SELECT * FROM carried") == [("pk", 3, 250)]
+    assert ask(tmp_path, "SELECT * FROM marks") == [("keys", 2)]
+
+
+def test_an_older_penstocks_ledger_is_written_as_one_that_is_new(tmp_path: Path) -> None:
+    made_by_the_first_penstock(tmp_path)
+    with open_database(tmp_path).connect() as connection:
+        connection.exec_driver_sql(*answers().whole([answer("req_2", shadow="collapsed")]))
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    assert ask(tmp_path, "SELECT id, shadow FROM requests ORDER BY id") == [("req_1", None), ("req_2", "collapsed")]
 
 
 def at_rest(path: Path, damaged: bytes) -> None:

@@ -4,6 +4,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import Table, select
 
 from pricing.cost import Usage
@@ -59,11 +60,12 @@ def test_an_end_whose_intent_nobody_knows_leaves_the_row_of_it_as_it_is(tmp_path
 
 def test_an_answer_stands_in_its_columns(tmp_path: Path) -> None:
     told = answer(usage=EVERY_TOKEN, outcome="collapsed", saved=Decimal("0.25"), leader="req_0", code="why", status=429)
+    told = replace(told, shadow="hit")
     write(tmp_path, *answers().whole([told]))
     expected: dict[str, object] = {name: getattr(EVERY_TOKEN, name) for name in TOKENS}
     expected |= {"id": "req_1", "at": AT, "key": "pk_1", "endpoint": "chat", "asked": "fast", "outcome": "collapsed"}
     expected |= {"status": 429, "code": "why", "provider": "sim", "model": "sim-1", "saved": 250_000_000_000}
-    expected |= {"first": 0.25, "total": 1.5, "leader": "req_0", "entry": b"entry"}
+    expected |= {"first": 0.25, "total": 1.5, "leader": "req_0", "entry": b"entry", "shadow": "hit"}
     assert only_row(tmp_path, requests) == expected
 
 

@@ -66,7 +66,7 @@ def test_no_column_is_for_words_of_a_prompt_or_a_secret() -> None:
         if isinstance(each.type, (String, Text))
     }
     assert words == {
-        *(f"requests.{name}" for name in "id key endpoint asked outcome code provider model leader".split()),
+        *(f"requests.{name}" for name in "id key endpoint asked outcome code provider model leader shadow".split()),
         *(f"attempts.{name}" for name in "request key endpoint asked provider model ended".split()),
         *(f"keys.{name}" for name in "id name models passthrough budget_usd budget_per".split()),
         "carried.key",
