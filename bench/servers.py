@@ -90,8 +90,19 @@ def proxy_with_keys(simulator: Running, key: str, model: str) -> Iterator[Runnin
             ),
             encoding="utf-8",
         )
-        with started("proxy", "serve", "--config", str(config), "--port", "0") as proxy:
+        options = ("--config", str(config), "--port", "0")
+        with _log(directory) as log, started("proxy", "serve", *options, log=log) as proxy:
             yield proxy
+
+
+@contextmanager
+def _log(directory: str) -> Iterator[IO[str]]:
+    """A file for a proxy's log, with a line for each request. What else it says is said here at the end."""
+    path = Path(directory, "log")
+    with path.open("w", encoding="utf-8") as log:
+        yield log
+    with path.open(encoding="utf-8") as lines:
+        sys.stderr.writelines(line for line in lines if '"level":"info"' not in line)
 
 
 _ALL_ON = """
@@ -117,5 +128,6 @@ def proxy_over(simulator: Running) -> Iterator[Running]:
     """A proxy in front of the simulator, on a data directory of its own."""
     with tempfile.TemporaryDirectory() as directory:
         upstream = f"http://127.0.0.1:{simulator.port}/v1"
-        with started("proxy", "serve", "--upstream", upstream, "--port", "0", "--data-dir", directory) as proxy:
+        options = ("--upstream", upstream, "--port", "0", "--data-dir", f"{directory}/data")
+        with _log(directory) as log, started("proxy", "serve", *options, log=log) as proxy:
             yield proxy

@@ -16,17 +16,19 @@ The way of a request, and where to read it:
     accounts.py  what each attempt cost, told to all who reckon with it (what a token costs: pricing/)
     ledger/      every request and attempt, durable; keys that are made by command (keyring.py: those in force)
     store/       finished recordings: memory in front of disk
-    meter.py     every metric, in one place                                     complaints.py  what the log is told
+    meter.py     every metric, in one place (core/tally.py: the sums)           complaints.py  what the log is warned of
+    watching.py  what metrics read when they are scraped                        logs.py     a line for each request
     settings.py  what may be configured (reading.py: from a file; checks.py, rights.py: no nonsense)
     purging.py   purges in force
     offers.py    the models and routes of the settings, with all that is known of them
     errors.py    what may go wrong           interfaces.py  the edges' shapes
     clock.py     what time it is             ids.py         what requests are called
     founding.py  opens the data directory, and all that outlives the process
-    app.py       puts it all together        cli.py     the commands
+    app.py       puts it all together        entrance.py  who answers at which path      cli.py  the commands
     prices.py    what models cost            explain.py what one request would cost     simulate/  what a log would have
     keys.py      makes and revokes keys      report.py  what the ledger says
     office.py    what administrators work with        serving.py  the processes that listen
+    console/     the page at /: plain files, whose figures core/history.py keeps
     server.py    listens; wire.py (cycle.py) is HTTP as clients speak it, connection.py what the system knows of one
     simulator/   a provider that needs no network                               demo/          shows the main job
 """

@@ -31,6 +31,7 @@ from proxy.recorder import Recorder
 from proxy.router import Router
 
 ABANDONED = "abandoned"
+WOULD_SAVE = {"hit": "cache", "collapsed": "collapse"}  # what would have come of a request, and the cause of its saving
 
 
 @dataclass(slots=True)
@@ -174,7 +175,10 @@ class Accounts:
             found = msgspec.structs.replace(found, usd=attempt.claim.usd, estimated=True)
         if not attempt.passed_over:
             attempt.flight.bill = found
-        self._meter.billed(found)
+        self._meter.billed(found, attempt.asker.grant)
+        cause = WOULD_SAVE.get(attempt.flight.shadow or "")
+        if cause is not None:
+            self._meter.would_save(cause, attempt.option, found.usd, attempt.asker.grant)
         self._write(attempt, found, attempt.found.tokens if usage is None else usage.input + usage.output)
 
     def _write(self, attempt: Attempt, found: Bill, tokens: int) -> None:
@@ -213,8 +217,6 @@ class Accounts:
             usage, at = entry.meta.usage, datetime.fromtimestamp(now, UTC)
             note.usd = None if usage is None else worth(option, usage, at, entry.meta.service)
             note.minute = minute
-        if note.usd is not None:
-            self._meter.saved("cache", option, note.usd)
         return note.usd
 
     async def close(self) -> None:

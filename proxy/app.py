@@ -1,61 +1,48 @@
 """The composition root: the only place that constructs edges, and what starts and stops with the process."""
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from starlette.applications import Starlette
-from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from proxy.accounts import Accounts
 from proxy.claims import Claims
 from proxy.clock import SystemClock
 from proxy.complaints import Complaints
-from proxy.core.access import NO_GUARD, Access, Guard
+from proxy.core.access import NO_GUARD, Guard
+from proxy.core.books import Answered
 from proxy.core.budget import Purses
-from proxy.core.entry import Entry
+from proxy.core.history import History
 from proxy.core.load import Load
 from proxy.core.policy import Rules
-from proxy.endpoints.admin import Admin, Office
+from proxy.endpoints.admin import Admin
 from proxy.endpoints.answer import Desk
-from proxy.endpoints.chat import ChatCompletions, Options
+from proxy.endpoints.figures import ConsoleFigures
 from proxy.endpoints.gate import Gate
-from proxy.endpoints.intake import Door
-from proxy.endpoints.models import Models
 from proxy.endpoints.operations import Operations
-from proxy.endpoints.passthrough import Passthrough
-from proxy.endpoints.refusals import Refusals
+from proxy.entrance import door_of, for_pages, gate_of
 from proxy.errors import Overloaded, PenstockError
 from proxy.flights import Flights
-from proxy.founding import Base, found
+from proxy.founding import Base, follow, found
 from proxy.ids import Ids
-from proxy.interfaces import Clock, Provider
+from proxy.interfaces import Clock, Log, Provider
 from proxy.limiter import Limiter
-from proxy.meter import CONTENT_TYPE, Budgeted, Meter
+from proxy.meter import CONTENT_TYPE, Meter
 from proxy.offers import price_table, routes_of
-from proxy.office import office_of
+from proxy.office import office_of, sources_of
 from proxy.pipeline import Edges, Pipeline
 from proxy.plans import Plans, Terms
 from proxy.producer import Means, Producer
 from proxy.router import Router
 from proxy.settings import Settings
-from proxy.store.tiered import TieredStore
 from proxy.transport import AiohttpTransport
 from proxy.upstream import Upstream
+from proxy.watching import exposition, watch, watch_beside
 
-CHAT = ("/v1/chat/completions", "/chat/completions")  # some SDKs are given a base_url without /v1
-
-# Headers that pages may read; a browser takes no prefix.
-EXPOSED = """
-cache-status age x-request-id x-penstock-request-id x-penstock-model x-penstock-provider
-x-penstock-cost-usd x-penstock-saved-usd x-penstock-saved-by x-penstock-prompt-cache-saved-usd
-retry-after retry-after-ms x-should-retry openai-processing-ms openai-version
-x-ratelimit-limit-requests x-ratelimit-remaining-requests x-ratelimit-reset-requests
-x-ratelimit-limit-tokens x-ratelimit-remaining-tokens x-ratelimit-reset-tokens
-"""
+RECENT = 1000  # requests that are remembered one by one
 
 logger = logging.getLogger("penstock")
 
@@ -73,7 +60,7 @@ class Application:
 
     def refused(self, error: PenstockError) -> None:
         """A request that no endpoint saw was refused."""
-        self.meter.request("wire", "refused", error.status)
+        self.meter.turned_away(error.status)
         if isinstance(error, Overloaded):
             self.complaints.overloaded(error)
 
@@ -93,6 +80,7 @@ async def build_app(
     client_keys: Mapping[str, bytes] | None = None,
     guard: Guard = NO_GUARD,
     clock: Clock | None = None,
+    log: Log | None = None,
 ) -> AsyncIterator[Application]:
     """The proxy that these settings describe, as long as the context lasts.
 
@@ -116,15 +104,22 @@ async def build_app(
         for route in settings.routes:
             await edges.router.warm(routes.choice(route).options)  # here, since it would hold up answers later
         plans = Plans(_terms(settings, base.secret), _rules(settings), routes, providers, limiter.counts_tokens)
-        _watch_sizes(meter, edges.flights, base.store)
-        _watch_money(base, limiter, purses)
-        desk = Desk(Ids(), meter, clock, complaints, limiter, base.ledger, cost_comment=settings.server.cost_comment)
-        door = _door(settings, base.keyring.access, guard, edges.flights.load, clock)
+        watch(meter, settings, base, limiter, purses, edges.flights)
+        history, recent = History(meter.tallies), deque[Answered](maxlen=RECENT)
+        follow(watch_beside(meter, history, clock, settings.data.directory), stack)
+        cost_comment = settings.server.cost_comment
+        desk = Desk(Ids(), meter, clock, complaints, limiter, base.ledger, recent, log=log, cost_comment=cost_comment)
+        door = door_of(settings, base.keyring.access, guard, edges.flights.load, clock)
         office = office_of(
             base.keyring, purses, edges.flights, clock, directory=settings.data.directory, purge=base.purges.purge
         )
-        gate = _endpoints(settings, Pipeline(plans, edges), edges, meter, desk, door, office=office)
-        asgi = _for_pages(gate, settings.server.cors_origins)
+        shown = sources_of(base, history, recent, office, settings)
+        operations = Operations(lambda: exposition(meter), CONTENT_TYPE, door)
+        own = [*Admin(office, door, desk).routes, *ConsoleFigures(shown, door).routes, *operations.routes]
+        provider = providers[settings.default_provider]
+        gate = operations.gate = gate_of(settings, Pipeline(plans, edges), provider, desk, door, own)
+        meter.watch_one("requests_open", lambda: gate.open)
+        asgi = for_pages(gate, settings.server.cors_origins)
         yield Application(asgi, gate, edges.flights, meter, complaints, settings.server.drain)
 
 
@@ -181,99 +176,15 @@ def _terms(settings: Settings, key_secret: bytes) -> Terms:
         shared=cache.shared,
         ttl=float(cache.ttl),
         stale_if_error=float(cache.stale_if_error),
+        shadow=cache.mode == "shadow",
     )
 
 
 def _rules(settings: Settings) -> Rules:
     cache = settings.cache
-    return Rules(enabled=cache.mode == "on", sampled=cache.sampled, remote_media=cache.remote_media)
+    return Rules(enabled=cache.mode != "off", sampled=cache.sampled, remote_media=cache.remote_media)
 
 
 def _load(settings: Settings) -> Load:
     server = settings.server
     return Load(max_flights=server.max_flights, max_readers=server.max_readers, max_buffered=server.max_buffered)
-
-
-def _door(settings: Settings, access: Access, guard: Guard, load: Load, clock: Clock) -> Door:
-    server = settings.server
-    return Door(
-        origins=frozenset(server.cors_origins),
-        loopback_only=server.loopback,
-        max_body=server.max_body,
-        body_timeout=server.body_timeout,
-        access=access,
-        wall=clock.wall,
-        load=load,
-        guard=guard,
-    )
-
-
-def _endpoints(
-    settings: Settings, pipeline: Pipeline, edges: Edges, meter: Meter, desk: Desk, door: Door, *, office: Office
-) -> Gate:
-    forward = tuple(sorted(name.lower().encode() for name in settings.server.forward_headers))
-    options = Options(forward=forward, recorded_pace=settings.cache.replay == "recorded")
-    provider = edges.providers[settings.default_provider]
-    chat = ChatCompletions(pipeline, door, options, desk)
-    models = Models([*settings.routes, *settings.models], provider, door, desk)
-    passthrough = Passthrough(provider, door, forward, desk)
-    operations = Operations(meter.exposition, CONTENT_TYPE, door)
-    routes = [
-        *(Route(path, chat, methods=["POST"]) for path in CHAT),
-        Route("/openai/deployments/{deployment:path}/chat/completions", chat, methods=["POST"]),
-        Route("/v1/models", models, methods=["GET"]),
-        Route("/v1/models/{model:path}", models, methods=["GET"]),
-        Route("/v1/{path:path}", passthrough),
-        *Admin(office, door, desk).routes,
-        Route("/livez", operations.livez),
-        Route("/readyz", operations.readyz),
-        Route("/metrics", operations.metrics),
-    ]
-    app = Starlette(routes=routes, exception_handlers=Refusals(desk.ids).handlers)
-    app.router.redirect_slashes = False  # its redirect goes to whatever Host the request names
-    gate = operations.gate = Gate(app, dict.fromkeys(CHAT, chat))
-    meter.requests_open.set_function(lambda: gate.open)
-    return gate
-
-
-def _for_pages(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
-    """Pages of these origins may call the proxy and read what it says of an answer."""
-    if not origins:
-        return app
-    return CORSMiddleware(
-        app,
-        allow_origins=origins,
-        allow_methods=("GET", "POST"),
-        allow_headers=("*",),
-        allow_private_network=True,
-        expose_headers=EXPOSED.split(),
-    )
-
-
-def _watch_money(base: Base, limiter: Limiter, purses: Purses) -> None:
-    """The same of limits, budgets and the ledger."""
-    meter, ledger = base.meter, base.ledger
-
-    def budgets() -> Iterator[Budgeted]:
-        now = base.clock.wall()
-        for grant in base.keyring.access.in_force(now):
-            purse = purses.of(grant, now)
-            if purse is not None:
-                spent, usd = purse.spent, purse.allowance.usd
-                yield Budgeted(grant, usd, spent, purse.reserved, purse.forecast(now), nearly=purse.nearly)
-
-    meter.watch_limits(lambda: limiter.waiting, lambda: limiter.in_use)
-    meter.watch_budgets(budgets)
-    meter.ledger_pending.set_function(lambda: ledger.pending)
-    meter.ledger_lag.set_function(lambda: ledger.lag)
-
-
-def _watch_sizes(meter: Meter, flights: Flights, store: TieredStore[Entry]) -> None:
-    """Gauges that are read when they are scraped."""
-    load = flights.load
-    meter.flights.set_function(lambda: len(flights))
-    meter.readers.set_function(lambda: load.readers)
-    meter.recorded.set_function(lambda: load.recorded)
-    meter.received.set_function(lambda: load.received)
-    meter.memory_bytes.set_function(lambda: store.stats().memory_bytes)
-    meter.memory_entries.set_function(lambda: store.stats().memory_entries)

@@ -160,6 +160,8 @@ def _check_tier(path: str, tier: str | None, tiers: tuple[str, ...]) -> None:
 
 def _check_routes(settings: Settings) -> None:
     check_names("routes", settings.routes)
+    if settings.routing.default_model == "":
+        raise StartupError("routing.default_model: it is empty; name a model or a route, or leave it out.")
     for name, route in settings.routes.items():
         path = f"routes.{name}"
         if bool(route.models) == (route.min_tier is not None):

@@ -17,12 +17,12 @@ from proxy.core.access import Guard, digest, meant_keys
 from proxy.core.purges import EVERYTHING, Selection
 from proxy.errors import PenstockError, StartupError
 from proxy.reading import load_settings, read_settings, read_since
-from proxy.settings import Settings
+from proxy.settings import Log, Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from proxy.ledger.figures import By
+    from proxy.ledger.sums import By
     from proxy.report import Format
 
 EX_CONFIG = 78  # sysexits.h: something is wrong with the configuration
@@ -70,7 +70,7 @@ def serve(config: Path | None, upstream: str | None, host: str | None, port: int
     api_keys, guard = _api_keys(settings), guard_of(settings, clients)
     from proxy import serving  # noqa: PLC0415 - the other commands start without it
 
-    serving.run(serving.serve(settings, api_keys, clients, guard))
+    serving.run(lambda log: serving.serve(settings, api_keys, clients, guard, log), settings.log)
 
 
 @main.command()
@@ -85,7 +85,7 @@ def simulator(host: str, port: int) -> None:
     """
     from proxy import serving  # noqa: PLC0415 - the other commands start without it
 
-    serving.run(serving.simulate(host, port))
+    serving.run(lambda _: serving.simulate(host, port), Log(format="text"))
 
 
 @main.command("check-config")
@@ -111,6 +111,8 @@ def check_config(file: Path) -> None:
         click.echo(
             f"route {route}: {', '.join(settings.route_models(route))}; baseline {settings.route_baseline(route)}"
         )
+    for line in settings.notices():
+        click.echo(f"note: {line}")
     for line in missing:
         click.echo(f"note: {line} is not set in this shell; `serve` needs it.")
     names = {row.id: row.name for row in kept if row.revoked is None}
@@ -284,15 +286,16 @@ def _of_keys() -> Iterator[None]:
     "--by", type=click.Choice(["key", "model", "provider", "day", "outcome"]), default="key", show_default=True
 )
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.option("--shadow", is_flag=True, help="What the cache would have answered and saved, of shadow mode's requests.")
 @_config
 @_data_dir
-def report(since: str, by: "By", form: "Format", config: Path | None, data_dir: Path | None) -> None:
+def report(since: str, by: "By", form: "Format", shadow: bool, config: Path | None, data_dir: Path | None) -> None:
     """Sum up what the ledger says was asked, spent and saved. Safe while a proxy runs. Exit 1 if there is no ledger."""
     from proxy.report import report as run  # noqa: PLC0415 - the other commands start without it
 
     moment = read_since(since, now=time.time())
     try:
-        code = run(_directory(config, data_dir), _console(), since=moment, by=by, format=form)
+        code = run(_directory(config, data_dir), _console(), since=moment, by=by, format=form, shadow=shadow)
     except OSError as error:
         raise StartupError(f"data.directory: the ledger cannot be read: {error}") from None
     sys.exit(code)

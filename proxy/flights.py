@@ -11,7 +11,10 @@ from typing import Literal
 
 from proxy.core.asker import ANYBODY, Asker
 from proxy.core.bill import Bill
+from proxy.core.books import Shadow
+from proxy.core.elsewhere import Elsewhere
 from proxy.core.load import Load
+from proxy.core.ranking import Ranking
 from proxy.core.recording import Broken, Clean, Ending, Head, Recording
 from proxy.core.routing import Option
 from proxy.core.sse import Event
@@ -119,7 +122,8 @@ class Flight:
     it answers; `asked`: the model that it names; `began`: by the loop's clock. `served`: the model that was asked last;
     `begun`: told when its answer begins; `bill`: what that cost, once it is known. `capped`: its leader's cap on the
     cost, or what was left of its budget, kept models away. `payer`: the reader that pays; `orphaned`: told when it has
-    left others behind, as long as another may still pay.
+    left others behind, as long as another may still pay. `elsewhere`: how long it was in others' hands. `ranking`: who
+    was to answer, and why. `shadow`: what would have come of its request, see policy.
     """
 
     __slots__ = (
@@ -133,15 +137,18 @@ class Flight:
         "begun",
         "bill",
         "capped",
+        "elsewhere",
         "kept",
         "key",
         "origin",
         "orphaned",
         "outrun",
         "payer",
+        "ranking",
         "readers",
         "recording",
         "served",
+        "shadow",
         "task",
         "ttl",
     )
@@ -156,6 +163,8 @@ class Flight:
         self.ttl = ttl
         self.origin = origin
         self.asked = ""
+        self.ranking: Ranking | None = None
+        self.elsewhere = Elsewhere()
         self.began = asyncio.get_running_loop().time()
         self.recording = Recording(max_entry)
         self.readers: dict[Reader, None] = {}  # in the order in which they came
@@ -166,6 +175,7 @@ class Flight:
         self.served: Option | None = None
         self.bill: Bill | None = None
         self.capped = False
+        self.shadow: Shadow | None = None
         self.begun: Callable[[], None] | None = None
         self.task: asyncio.Task[None] | None = None
 
@@ -175,6 +185,7 @@ class Flight:
         self.payer = self.payer or reader
         self.readers[reader] = None
         self._load.readers += 1
+        self._flights.joined += len(self.readers) > 1
         if ttl is not None:
             self.ttl = min(self.ttl, ttl)
         return reader
@@ -276,6 +287,9 @@ class Flights:
         self._all: set[Flight] = set()
         self._on_abandon = on_abandon
         self._max_entry = max_entry
+        self.started = 0
+        self.joined = 0
+        self.ended_early = 0  # since nobody read them any more
 
     def __len__(self) -> int:
         return len(self._all)
@@ -304,6 +318,7 @@ class Flights:
         if key is not None:
             self._by_key.setdefault(key, []).append(flight)
         self._all.add(flight)
+        self.started += 1
         self.load.flights += 1
         flight.task = asyncio.get_running_loop().create_task(produce(flight))
         flight.task.add_done_callback(lambda task: self._done(flight, task))
@@ -314,6 +329,7 @@ class Flights:
         wanted = self._on_abandon == "finish" and flight.ttl > 0 and not flight.recording.oversized
         if flight.recording.end is None and flight.task is not None and not wanted:
             self._forget(flight)
+            self.ended_early += not flight.task.cancelling()
             flight.task.cancel()
 
     def landed(self, flight: Flight) -> None:

@@ -56,14 +56,14 @@ async def found(
     key_secret = _claim(settings, stack, meter)
     ledger = _open_ledger(settings, meter, clock, writable=key_secret is not None)
     stack.push_async_callback(ledger.close)  # after whatever may still tell it something
-    _follow(ledger.follow(), stack)
+    follow(ledger.follow(), stack)
     store = _open_store(settings, meter, on_disk=key_secret is not None)
     stack.push_async_callback(store.close)
-    _follow(store.learn(), stack)
+    follow(store.learn(), stack)
     upstreams = {name: model.upstream or name for name, model in settings.models.items()}
     file = PurgeFile(directory / "purges")
     purges = PurgeWatch(file, store, directory / "cache", upstreams=upstreams, entry_of=ledger.find_entry)
-    _follow(purges.follow(), stack)
+    follow(purges.follow(), stack)
     health = Health(at={name: provider.breaker_failures for name, provider in settings.providers.items()})
     learned = Learned(health, kept_for=settings.cache.ttl)
     _keep(learned, Notebook(directory) if key_secret is not None else None, clock, stack)
@@ -71,7 +71,7 @@ async def found(
     return Base(clock, meter, key_secret or os.urandom(32), ledger, store, purges, keyring, learned)
 
 
-def _follow(work: Coroutine[None, None, None], stack: AsyncExitStack) -> None:
+def follow(work: Coroutine[None, None, None], stack: AsyncExitStack) -> None:
     """Do this beside everything else."""
     task = asyncio.create_task(work)
     stack.callback(task.cancel)
@@ -82,7 +82,7 @@ def _keep(learned: Learned, notebook: Notebook | None, clock: Clock, stack: Asyn
     keeper = Keeper(learned, notebook, clock)
     keeper.recall()
     stack.push_async_callback(keeper.write)
-    _follow(keeper.follow(), stack)
+    follow(keeper.follow(), stack)
 
 
 def _claim(settings: Settings, stack: AsyncExitStack, meter: Meter) -> bytes | None:
@@ -115,7 +115,7 @@ async def _keyring(
     good = [each.grant for each in keyring.known if each.source == "ledger" and each.revoked is None]
     for line in namesakes(settings, {grant.id: grant.name for grant in good}):
         logger.warning("%s", line)
-    _follow(keyring.follow(), stack)
+    follow(keyring.follow(), stack)
     return keyring
 
 

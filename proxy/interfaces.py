@@ -3,9 +3,9 @@
 Edges are built in app.py and handed in; tests hand in fakes of the same shape.
 """
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from proxy.core.access import Grant
 from proxy.core.bill import Bill
@@ -227,16 +227,36 @@ class Ledger(Protocol):
 class Meter(Protocol):
     """Counts what the pipeline saw; names and labels are the meter's own business."""
 
-    def request(self, endpoint: str, outcome: str, status: int) -> None: ...
+    streams: int  # that are being sent
 
-    def first_byte(self, endpoint: str, outcome: str, seconds: float) -> None: ...
+    def answered(self, row: Answered, key: str) -> None:
+        """A request is over. `key`: the name of its key, "" where there is none."""
+        ...
 
-    def attempt(self, provider: str, model: str, result: str) -> None: ...
+    def attempt(self, provider: str, model: str, result: str, seconds: float) -> None: ...
 
-    def billed(self, bill: Bill) -> None: ...
+    def retried(self, provider: str, model: str, kind: Literal["repeat", "fallback"]) -> None:
+        """This model is asked after a failure."""
+        ...
 
-    def saved(self, cause: str, option: Option, usd: Decimal | None) -> None: ...
+    def spoke(self, provider: str, model: str, times: Sequence[float]) -> None:
+        """A stream is over, whose events came at these times, in seconds."""
+        ...
+
+    def billed(self, bill: Bill, grant: Grant) -> None: ...
+
+    def would_save(self, cause: str, option: Option, usd: Decimal | None, grant: Grant) -> None:
+        """This was paid, and would not have been if the cache had been on."""
+        ...
 
     def decided(self, route: str | None, ranking: Ranking) -> None: ...
 
     def stored(self, result: str) -> None: ...
+
+
+class Log(Protocol):
+    """A line for each request."""
+
+    def answered(self, row: Answered) -> None:
+        """Returns at once."""
+        ...

@@ -91,7 +91,7 @@ class Line:
         """Until it goes. Raises QueueTimeout, OverLimit. Whatever is raised, the turn is to be left."""
         limit = self.turns.too_large(turn)
         if limit is not None:
-            self._limiter.on_refused("over_limit")
+            self._limiter.on_refused("over_limit", "")
             raise _over_limit(turn.tokens, limit, f"the provider {self._provider!r} allows")
         began = self.clock.monotonic()
         if self.turns.join(turn, began):
@@ -100,7 +100,7 @@ class Line:
             await self._woken(turn)
             self._limiter.on_waited(self._provider, self.clock.monotonic() - began)
         if not turn.going:
-            self._limiter.on_refused("queue_timeout")
+            self._limiter.on_refused("queue_timeout", "")
             raise self._late(turn)
 
     async def _woken(self, turn: Turn) -> None:
@@ -199,7 +199,8 @@ class Ticket:
 class Limiter:
     """All limits. Nothing of it waits but `Ticket.turn`; one event loop uses it.
 
-    `on_refused`: told of each refusal: requests, tokens or concurrent (a key's), over_limit, queue_timeout.
+    `on_refused`: told of each refusal: requests, tokens or concurrent (a key's), over_limit, queue_timeout; and the
+    name of the key, "" where it was at a provider's limits.
     `on_waited`: told the provider and the seconds that a call waited, unless it left.
     """
 
@@ -210,7 +211,7 @@ class Limiter:
         providers: Mapping[str, Limits],
         models: Mapping[tuple[str, str], Limits],
         queue_timeout: Mapping[str, float],
-        on_refused: Callable[[str], None] = tell_nobody,
+        on_refused: Callable[[str, str], None] = tell_nobody,
         on_waited: Callable[[str, float], None] = tell_nobody,
     ) -> None:
         """`models`: by provider and the name that tickets call them by. `queue_timeout`: seconds, by provider."""
@@ -238,6 +239,17 @@ class Limiter:
         """Calls that had their turn and are under way, by provider."""
         return {name: line.turns.quota.inside for name, line in self._lines.items()}
 
+    def used(self, grant: Grant) -> dict[Kind, tuple[int, int]]:
+        """Of each limit of this key, what it is and how much of it is used."""
+        quota, now = self._quotas.get(grant.id), self.clock.monotonic()
+        return _used(grant.limits, quota, now)
+
+    @property
+    def used_of_providers(self) -> dict[str, dict[Kind, tuple[int, int]]]:
+        """The same of the providers' limits, by provider."""
+        now = self.clock.monotonic()
+        return {name: _used(line.turns.quota.limits, line.turns.quota, now) for name, line in self._lines.items()}
+
     def visit(self, grant: Grant) -> Held:
         """Count one request of this key; leave it when it is over. Raises RateLimited, and then nothing is counted."""
         limits = grant.limits
@@ -247,7 +259,7 @@ class Limiter:
         quota = self._quotas.of(grant.id, limits, now)
         if quota.fits(0, now):
             return quota.take(0, now)
-        raise self._refused(quota.full(0, now))
+        raise self._refused(grant, quota.full(0, now))
 
     def claim(self, grant: Grant, tokens: int) -> TokenClaim:
         """Reserve tokens of this key's minute. Raises RateLimited, or OverLimit: more than a whole minute's."""
@@ -255,12 +267,12 @@ class Limiter:
         if limit is None:
             return self._no_claim
         if tokens > limit:
-            self.on_refused("over_limit")
+            self.on_refused("over_limit", grant.name)
             raise _over_limit(tokens, limit, "this key is allowed")
         now = self.clock.monotonic()
         window = self._quotas.of(grant.id, grant.limits, now).tokens
         if tokens and (seconds := window.wait(tokens, limit, now)):
-            raise self._refused(Full("tokens", seconds, limit))
+            raise self._refused(grant, Full("tokens", seconds, limit))
         cell = window.add(tokens, now) if tokens else None
         return TokenClaim(self._quotas, self.clock, grant, tokens, cell)
 
@@ -300,16 +312,24 @@ class Limiter:
         """For one call of this model. `share`: those whose calls take turns with all other shares'."""
         return Ticket(self._lines[provider], model, place, share, tokens)
 
-    def _refused(self, full: Full | None) -> RateLimited:
+    def _refused(self, grant: Grant, full: Full | None) -> RateLimited:
         if full is None:
             raise AssertionError("what fits is not refused")
-        self.on_refused(full.of)
+        self.on_refused(full.of, grant.name)
         seconds = _told(full.seconds)
         return RateLimited(
             f"This key is at its limit of {full.limit} {WORDS[full.of]}. Try again in {seconds:.3g} seconds.",
             of="tokens" if full.of == "tokens" else "requests",
             retry_after=seconds,
         )
+
+
+def _used(limits: Limits, quota: Quota | None, now: float) -> dict[Kind, tuple[int, int]]:
+    used: dict[Kind, int] = {"requests": 0, "tokens": 0, "concurrent": 0}
+    if quota is not None:
+        used = {"requests": quota.requests.used(now), "tokens": quota.tokens.used(now), "concurrent": quota.inside}
+    most = (limits.requests_per_minute, limits.tokens_per_minute, limits.max_concurrent)
+    return {kind: (limit, used[kind]) for kind, limit in zip(used, most, strict=True) if limit is not None}
 
 
 def _left(window: Window | None, limit: int, now: float) -> tuple[bytes, bytes]:

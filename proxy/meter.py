@@ -1,151 +1,311 @@
-"""Every metric of Penstock: names, labels and buckets in one place. Labels come from closed sets."""
+"""Every metric of Penstock: names, labels and words in one place. grafana/METRICS.md is this table, for readers.
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+Rule: labels come from closed sets, so that what clients say adds no series; USD, seconds and bytes, nothing smaller.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from functools import cache
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Final, Literal, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from proxy.core.access import Grant
-from proxy.core.bill import NOTHING, Bill
+from proxy.core.bill import Bill
+from proxy.core.books import Answered
+from proxy.core.families import Family, families
 from proxy.core.ranking import Ranking
 from proxy.core.routing import Option
+from proxy.core.tally import SECONDS, Histogram, Paid, Tallies
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-MODELS = 50  # that become labels without the settings naming them, each once it has answered
-OTHER = "other"
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+MODELS: Final = 50  # that become labels without the settings naming them, each once it has answered
+OTHER: Final = "other"
+PREFIX: Final = "penstock_"
+
+Kind = Literal["counter", "gauge", "histogram"]
+Reading = Callable[[], Mapping[tuple[str, ...], float]]
 
 
-Reading = Callable[[], Mapping[str, float]]
+class Named(NamedTuple):
+    """A metric. Counters are exposed with `_total` behind their name."""
+
+    kind: Kind
+    words: str
+    labels: tuple[str, ...] = ()
 
 
-class Budgeted(NamedTuple):
-    """A key's budget in the window that runs, in USD. `forecast`: at its end, None where it has none."""
+def _counter(words: str, *labels: str) -> Named:
+    return Named("counter", words, labels)
 
-    key: Grant
-    usd: Decimal
-    spent: Decimal
-    reserved: Decimal
-    forecast: Decimal | None
-    nearly: bool
+
+def _gauge(words: str, *labels: str) -> Named:
+    return Named("gauge", words, labels)
+
+
+def _histogram(words: str, *labels: str) -> Named:
+    return Named("histogram", words, labels)
+
+
+NAMES: Final[Mapping[str, Named]] = {
+    # Requests
+    "requests": _counter(
+        "Requests answered, by outcome: hit, stale, miss, collapsed, bypass; refused by Penstock (endpoint wire: "
+        "before any endpoint saw it); left by the client; broken: failed after its head was sent.",
+        *("endpoint", "model", "provider", "outcome", "status"),
+    ),
+    "request_seconds": _histogram(
+        "From a request's arrival to the last byte of its answer.",
+        *("endpoint", "model", "provider", "outcome", "status"),
+    ),
+    "first_token_seconds": _histogram(
+        "Streams: from the request's arrival until the first event that says something was sent.", "outcome", "model"
+    ),
+    "inter_token_seconds": _histogram(
+        "Between two events of a stream, as the provider sent them; each holds a token or a few.", "provider", "model"
+    ),
+    "overhead_seconds": _histogram(
+        "What Penstock itself added: of the time to the first byte, what was spent waiting for neither a provider nor "
+        "a turn at its limits.",
+        "outcome",
+    ),
+    # Tokens and money
+    "tokens": _counter("Tokens that were paid, each in one kind (pricing/README.md).", "provider", "model", "kind"),
+    "saved_tokens": _counter("Tokens of answers that nobody paid again: input and output.", "cause", "model", "kind"),
+    "cost_usd": _counter(
+        "What answers cost by the pricing table. Estimated: the provider did not say its usage, or was cut off.",
+        *("provider", "model", "key", "estimated"),
+    ),
+    "saved_usd": _counter(
+        "What was not paid: cache and collapse, what the answer would have cost now; routing (an estimate), what its "
+        "usage would have cost on the baseline, less what was paid.",
+        *("cause", "model", "key"),
+    ),
+    "overpaid_usd": _counter(
+        "What routing paid more than the same usage would have cost on the baseline (an estimate).", "model", "key"
+    ),
+    "prompt_cache_saved_usd": _counter(
+        "What the providers' own prompt caches saved; in no other figure.", "provider", "model"
+    ),
+    "unpriced_answers": _counter("Answers whose cost is not known: set the model's price.", "provider", "model"),
+    "shadow_requests": _counter(
+        "In shadow mode, requests by what they would have been: hit, collapsed, miss.", "would", "model", "key"
+    ),
+    "shadow_saved_usd": _counter(
+        "In shadow mode, what was paid and would not have been: cache, collapse.", "cause", "model", "key"
+    ),
+    # Cache
+    "recordings": _counter("Finished recordings: stored, or the reason why not.", "result"),
+    "store_entries": _gauge("Answers that are kept.", "tier"),
+    "store_bytes": _gauge("Bytes that they take.", "tier"),
+    "store_limit_bytes": _gauge("Bytes that they may take.", "tier"),
+    "store_evictions": _counter(
+        "Answers that had to make room for others; on the disk also those that had expired.", "tier"
+    ),
+    "store_failures": _counter("What went wrong in the cache; requests are answered all the same.", "tier", "event"),
+    "store_queue_bytes": _gauge("Bytes that wait to be written to the disk."),
+    "data_free_bytes": _gauge("Free space of the file system that holds data.directory."),
+    "data_size_bytes": _gauge("Its size."),
+    # Flights
+    "flights": _gauge("Recordings that are being made."),
+    "flights_started": _counter("Recordings that were begun."),
+    "flights_joined": _counter("Requests that joined one."),
+    "flights_abandoned": _counter("Recordings that were ended since nobody read them any more."),
+    # Providers
+    "attempts": _counter(
+        "Calls made to providers, each repeat and each other model counted, by how they ended: ok, a status, an "
+        "error's code, or abandoned by all clients. No model: what is passed through.",
+        *("provider", "model", "result"),
+    ),
+    "attempt_seconds": _histogram("How long they took, to their end.", "provider", "model"),
+    "retries": _counter(
+        "Of them those that followed a failure: repeat, on the same model; fallback, on another.",
+        *("provider", "model", "kind"),
+    ),
+    "breaker_open": _gauge("1 while a model is left alone since it failed.", "provider", "model"),
+    "breaker_openings": _counter("How often one began to be left alone.", "provider"),
+    "cooldown_seconds": _gauge("How long a model that answered 429 is still left alone.", "provider", "model"),
+    "decisions": _counter(
+        "Which model of a route was to answer, and why: cheapest, pinned (it made what the conversation goes on from), "
+        "only (nobody else may); waiting, unpriced, cooling, named: nobody better was there; none: nobody.",
+        *("route", "model", "why"),
+    ),
+    "options_dropped": _counter(
+        "Models of a route that could not answer a request, and why.", "route", "model", "reason"
+    ),
+    # Limits and budgets
+    "limit": _gauge("What a key may use: requests and tokens in any minute, concurrent at once.", "key", "limit"),
+    "limit_used": _gauge("What it uses: in the last minute, and now.", "key", "limit"),
+    "provider_limit": _gauge("What may be used of a provider: the same.", "provider", "limit"),
+    "provider_limit_used": _gauge("What is used of it.", "provider", "limit"),
+    "limit_refusals": _counter(
+        "Requests refused at once by a limit of their key (requests, tokens, concurrent; over_limit: more than the "
+        "whole), or after queue_timeout at one of a provider's.",
+        *("key", "limit"),
+    ),
+    "turn_wait_seconds": _histogram(
+        "How long calls waited for their turn at a provider's limits; those that did not wait are not counted.",
+        "provider",
+    ),
+    "calls_waiting": _gauge("Calls that wait for their turn.", "provider"),
+    "calls_under_way": _gauge("Calls that had their turn.", "provider"),
+    "budget_usd": _gauge(
+        "What a key may spend in its window. Its id is a label too, as names may be alike.", "key", "id"
+    ),
+    "budget_spent_usd": _gauge("What it has spent in the window that runs.", "key", "id"),
+    "budget_reserved_usd": _gauge("What is set aside for its calls under way.", "key", "id"),
+    "budget_forecast_usd": _gauge("What will be spent at the window's end, if it goes on as so far.", "key", "id"),
+    "budget_nearly_spent": _gauge("1 once 80 % of it is spent.", "key", "id"),
+    # Ledger and log
+    "ledger_pending_rows": _gauge("Rows that are not written yet."),
+    "ledger_lag_seconds": _gauge("How long the oldest row that is not written waits."),
+    "ledger_events": _counter(
+        "What went wrong in the ledger: write_failed (rows wait), recovered, dropped (rows were given up), unavailable "
+        "(there is none).",
+        "event",
+    ),
+    "log_dropped": _counter("Lines of the log that were given up, as nobody took them."),
+    # Runtime
+    "connections": _gauge("Clients that are connected."),
+    "requests_open": _gauge("Requests that are being answered."),
+    "streams": _gauge("Streams that are being sent."),
+    "readers": _gauge("Clients that read recordings or what passes through."),
+    "recorded_bytes": _gauge("Bytes held of answers that are being given."),
+    "received_bytes": _gauge("Bytes held of requests that are coming in."),
+    "event_loop_lag_seconds": _histogram("How late the event loop does what is due."),
+    "build_info": _gauge("1; which version runs.", "version"),
+}
 
 
 class Meter:
-    """An `interfaces.Meter` over prometheus_client, with a registry of its own."""
+    """An `interfaces.Meter` whose sums are prometheus_client's to expose, in a registry of its own."""
 
     def __init__(self, models: Iterable[str] = ()) -> None:
         """`models`: those that the settings name, which are labels from the start."""
-        registry = self._registry = CollectorRegistry()
-        self._models = _Models(models)
-        self._money = _Money(registry, self._models)
-        self._routing = _Routing(registry, self._models)
-        self._requests = Counter(
-            "penstock_requests",
-            "Requests answered, by outcome: hit, stale, miss, collapsed, bypass; refused by Penstock (wire: before "
-            "any endpoint saw it); left by the client; broken: failed after the head with its status was sent.",
-            ("endpoint", "outcome", "status"),
-            registry=registry,
-        )
-        self._first_byte = Histogram(
-            "penstock_first_byte_seconds",
-            "From the request's arrival to the first byte of its answer's body.",
-            ("endpoint", "outcome"),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self._stored = Counter(
-            "penstock_recordings",
-            "Finished recordings: stored, or the reason why not.",
-            ("result",),
-            registry=registry,
-        )
-        self._store_events = Counter(
-            "penstock_store_events",
-            "What went wrong in the store; requests are answered all the same.",
-            ("event",),
-            registry=registry,
-        )
-        self._limits = _Limits(registry)
-        # Labels come from closed sets, so a child is looked up once; prometheus_client takes a lock each time.
-        self._request_of = cache(lambda *labels: self._requests.labels(*map(str, labels)))
-        self._first_byte_of = cache(self._first_byte.labels)
-        self._watch(registry)
+        self.tallies = Tallies()
+        self.label = _Models(models)
+        self.streams = 0
+        self._counts: dict[str, dict[tuple[str, ...], float]] = {}
+        self._times: dict[str, dict[tuple[str, ...], Histogram]] = {}
+        self._watched: dict[str, Reading] = {"streams": lambda: {(): self.streams}}
+        self._process = ProcessCollector(registry=None)
 
-    def _watch(self, registry: CollectorRegistry) -> None:
-        """Gauges that others set, or have read when they are scraped."""
-        self.flights = Gauge("penstock_flights", "Recordings that are being made.", registry=registry)
-        self.connections = Gauge("penstock_connections", "Clients that are connected.", registry=registry)
-        self.readers = Gauge(
-            "penstock_readers", "Clients that read recordings or what passes through.", registry=registry
-        )
-        self.recorded = Gauge(
-            "penstock_recorded_bytes", "Bytes held of answers that are being given.", registry=registry
-        )
-        self.received = Gauge(
-            "penstock_received_bytes", "Bytes held of requests that are coming in.", registry=registry
-        )
-        self.requests_open = Gauge("penstock_requests_open", "Requests that are being answered.", registry=registry)
-        self.ledger_pending = Gauge("penstock_ledger_pending_rows", "Rows that are not written yet.", registry=registry)
-        self.ledger_lag = Gauge(
-            "penstock_ledger_lag_seconds", "How long the oldest row that is not written waits.", registry=registry
-        )
-        self.memory_bytes = Gauge("penstock_memory_tier_bytes", "Bytes in the memory tier.", registry=registry)
-        self.memory_entries = Gauge("penstock_memory_tier_entries", "Entries in the memory tier.", registry=registry)
+    def answered(self, row: Answered, key: str) -> None:
+        """A request is over. `key`: the name of its key."""
+        self.tallies.answered(row, self.label(row.model), key)
 
-    def request(self, endpoint: str, outcome: str, status: int) -> None:
-        self._request_of(endpoint, outcome, status).inc()
+    def turned_away(self, status: int) -> None:
+        """A request was refused before any endpoint saw it."""
+        self.tallies.refused("wire", status)
 
-    def first_byte(self, endpoint: str, outcome: str, seconds: float) -> None:
-        self._first_byte_of(endpoint, outcome).observe(seconds)
-
-    def attempt(self, provider: str, model: str, result: str) -> None:
-        self._routing.attempt(provider, model, result)
-
-    def billed(self, bill: Bill) -> None:
+    def billed(self, bill: Bill, grant: Grant) -> None:
         """An answer was paid."""
-        self._money.billed(bill)
+        self._payer(bill.option, grant).add(bill)
 
-    def saved(self, cause: str, option: Option, usd: Decimal | None) -> None:
-        """An answer was given that this model made and nobody paid again."""
-        self._money.saved(cause, option, usd)
+    def would_save(self, cause: str, option: Option, usd: Decimal | None, grant: Grant) -> None:
+        """In shadow mode: this was paid, and would not have been."""
+        if usd is not None:
+            self._payer(option, grant).would(cause, usd)
+
+    def _payer(self, option: Option, grant: Grant) -> Paid:
+        return self.tallies.payer(option.target.provider, self.label(option.name), grant.id, grant.name)
+
+    def attempt(self, provider: str, model: str, result: str, seconds: float) -> None:
+        if result == "ok":
+            self.label.answered(model)
+        label = self.label(model)
+        self.tallies.tried(provider, label, failed=result != "ok")
+        self._count("attempts", provider, label, result)
+        self._time("attempt_seconds", seconds, provider, label)
+
+    def retried(self, provider: str, model: str, kind: str) -> None:
+        """This model is asked after a failure."""
+        self._count("retries", provider, self.label(model), kind)
+
+    def spoke(self, provider: str, model: str, times: Sequence[float]) -> None:
+        """A stream is over, whose events came at these times, in seconds."""
+        family = self._times.setdefault("inter_token_seconds", {})
+        histogram = family.setdefault((provider, self.label(model)), Histogram())
+        for before, now in pairwise(times):
+            histogram.add(now - before)
 
     def decided(self, route: str | None, ranking: Ranking) -> None:
         """Who answers was decided."""
-        self._routing.decided(route or OTHER, ranking)
+        first = self.label(ranking.order[0].option.name) if ranking.order else ""
+        self._count("decisions", route or OTHER, first, ranking.why)
+        for each in ranking.dropped:
+            self._count("options_dropped", route or OTHER, self.label(each.option.name), each.reason or "")
 
     def stored(self, result: str) -> None:
-        self._stored.labels(result).inc()
+        self._count("recordings", result)
 
     def store_event(self, event: str) -> None:
-        self._store_events.labels(event).inc()
+        """In the words of TieredStore: the tier first."""
+        tier, _, what = event.partition("_")
+        self._count("store_failures", tier, what)
 
     def ledger_event(self, event: str) -> None:
-        self._limits.ledger_events.labels(event).inc()
+        self._count("ledger_events", event)
 
-    def refused(self, limit: str) -> None:
+    def refused(self, limit: str, key: str) -> None:
         """A key's limit, or the time to wait at a provider's, refused a request."""
-        self._limits.refusals.labels(limit).inc()
+        self._count("limit_refusals", key, limit)
 
     def waited(self, provider: str, seconds: float) -> None:
         """A call had to wait for its turn."""
-        self._limits.waits.labels(provider).observe(seconds)
+        self._time("turn_wait_seconds", seconds, provider)
 
-    def watch_limits(self, waiting: Reading, in_use: Reading) -> None:
-        """What is read when it is scraped: calls by provider."""
-        self._registry.register(_Gauges("penstock_calls_waiting", "Calls that wait for their turn.", waiting))
-        self._registry.register(_Gauges("penstock_calls_under_way", "Calls that had their turn.", in_use))
+    def late(self, seconds: float) -> None:
+        """The event loop did something so much later than it was due."""
+        self._time("event_loop_lag_seconds", seconds)
 
-    def watch_budgets(self, budgets: Callable[[], Iterable[Budgeted]]) -> None:
-        """The same of each key that has a budget."""
-        self._registry.register(_Budgets(budgets))
+    def watch(self, name: str, read: Reading) -> None:
+        """Have this metric read when it is scraped: by the values of its labels."""
+        if name not in NAMES:
+            raise ValueError(f"{name} is no metric")
+        self._watched[name] = read
 
-    def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def watch_one(self, name: str, read: Callable[[], float]) -> None:
+        """The same of a metric without labels."""
+        self.watch(name, lambda: {(): read()})
+
+    def exposition(self, snapshot: "Snapshot | None" = None) -> bytes:
+        """All metrics in Prometheus' text format: those of now, or of the snapshot, with which any thread may call."""
+        registry = CollectorRegistry()
+        registry.register(_Families(self.snapshot() if snapshot is None else snapshot))
+        registry.register(self._process)
+        return generate_latest(registry)
+
+    def snapshot(self) -> "Snapshot":
+        """Every metric that there is, by name; without labels it is there from the start."""
+        return dict(self._collect())
+
+    def _collect(self) -> Iterator[tuple[str, Family]]:
+        tallied = families(self.tallies)
+        for name, named in NAMES.items():
+            family: Family = {}
+            if not named.labels and name not in self._watched:
+                family[()] = Histogram() if named.kind == "histogram" else 0.0
+            family.update(tallied.get(name, {}))
+            family.update(list(self._counts.get(name, {}).items()))  # at once: the ledger's thread counts, too
+            family.update(self._times.get(name, {}))
+            if name in self._watched:
+                family.update(self._watched[name]())
+            yield name, family
+
+    def _count(self, name: str, *labels: str) -> None:
+        counts = self._counts.setdefault(name, {})
+        counts[labels] = counts.get(labels, 0) + 1
+
+    def _time(self, name: str, seconds: float, *labels: str) -> None:
+        self._times.setdefault(name, {}).setdefault(labels, Histogram()).add(seconds)
 
 
 class _Models:
@@ -156,178 +316,38 @@ class _Models:
         self._room = len(self._known) + MODELS
 
     def answered(self, model: str) -> None:
-        if len(self._known) < self._room:
+        if model and len(self._known) < self._room:  # what is passed through has none
             self._known.add(model)
 
-    def label(self, model: str) -> str:
+    def __call__(self, model: str) -> str:
         return model if model in self._known or not model else OTHER
 
 
-class _Money:
-    """What answers cost and saved, in USD, and their tokens."""
-
-    def __init__(self, registry: CollectorRegistry, models: _Models) -> None:
-        self._label = models.label
-        self._cost = Counter(
-            "penstock_cost_usd",
-            "What answers cost by the pricing table. Estimated: the provider did not say its usage, or was cut off.",
-            ("provider", "model", "estimated"),
-            registry=registry,
-        )
-        self._saved = Counter(
-            "penstock_saved_usd",
-            "What was not paid: cache and collapse, what the answer would have cost now; routing (an estimate), what "
-            "its usage would have cost on the baseline, less what was paid.",
-            ("cause", "model"),
-            registry=registry,
-        )
-        self._overpaid = Counter(
-            "penstock_overpaid_usd",
-            "What routing paid more than the same usage would have cost on the baseline (an estimate).",
-            ("model",),
-            registry=registry,
-        )
-        self._prompt_cache = Counter(
-            "penstock_prompt_cache_saved_usd",
-            "What the providers' own prompt caches saved; in no other figure.",
-            ("provider", "model"),
-            registry=registry,
-        )
-        self._tokens = Counter(
-            "penstock_tokens",
-            "Tokens that were paid, each in one kind (pricing/README.md).",
-            ("provider", "model", "kind"),
-            registry=registry,
-        )
-        self._unpriced = Counter(
-            "penstock_unpriced_answers",
-            "Answers whose cost is not known: set the model's price.",
-            ("provider", "model"),
-            registry=registry,
-        )
-        self._saved_of = cache(self._saved.labels)  # each hit comes by
-
-    def billed(self, bill: Bill) -> None:
-        provider, model = bill.option.target.provider, self._label(bill.option.name)
-        if bill.usd is None:
-            self._unpriced.labels(provider, model).inc()
-        else:
-            self._cost.labels(provider, model, str(bill.estimated).lower()).inc(float(bill.usd))
-        if bill.routing is not None and bill.routing > 0:
-            self._saved.labels("routing", model).inc(float(bill.routing))
-        elif bill.routing:
-            self._overpaid.labels(model).inc(float(-bill.routing))
-        if bill.prompt_cache:
-            self._prompt_cache.labels(provider, model).inc(float(bill.prompt_cache))
-        for kind, tokens in bill.usage.parts.items() if bill.usage is not None else ():
-            if tokens:
-                self._tokens.labels(provider, model, kind).inc(tokens)
-
-    def saved(self, cause: str, option: Option, usd: Decimal | None) -> None:
-        if usd is not None and usd > NOTHING:
-            self._saved_of(cause, self._label(option.name)).inc(float(usd))
+Snapshot = Mapping[str, Family]
 
 
-class _Limits:
-    """Who was refused, who waited, and how the ledger fares."""
+class _Families(Collector):
+    """Metrics as prometheus_client exposes them."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.refusals = Counter(
-            "penstock_limit_refusals",
-            "Requests refused at once by a limit of their key (requests, tokens, concurrent; over_limit: more than the "
-            "whole), or after queue_timeout at one of a provider's.",
-            ("limit",),
-            registry=registry,
-        )
-        self.waits = Histogram(
-            "penstock_turn_wait_seconds",
-            "How long calls waited for their turn at a provider's limits; those that did not wait are not counted.",
-            ("provider",),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.ledger_events = Counter(
-            "penstock_ledger_events",
-            "What went wrong in the ledger: write_failed (rows wait), recovered, dropped (rows were given up), "
-            "unavailable (there is none).",
-            ("event",),
-            registry=registry,
-        )
-
-
-class _Gauges(Collector):
-    """A gauge by provider."""
-
-    def __init__(self, name: str, words: str, read: Reading) -> None:
-        self._name = name
-        self._words = words
-        self._read = read
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        found = GaugeMetricFamily(self._name, self._words, labels=["provider"])
-        for provider, value in self._read().items():
-            found.add_metric([provider], value)
-        yield found
+        for name, family in self._snapshot.items():
+            kind, words, labels = NAMES[name]
+            metric: Metric
+            if kind == "histogram":
+                metric = HistogramMetricFamily(PREFIX + name, words, labels=labels)
+                for values, held in family.items():
+                    if isinstance(held, Histogram):
+                        metric.add_metric(values, list(zip(BOUNDS, held.upto(), strict=True)), held.sum)
+            else:
+                family_of = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
+                metric = family_of(PREFIX + name, words, labels=labels)
+                for values, value in family.items():
+                    if not isinstance(value, Histogram):
+                        metric.add_metric(values, value)
+            yield metric
 
 
-BUDGETS: tuple[tuple[str, str, Callable[[Budgeted], Decimal | bool | None]], ...] = (
-    ("usd", "What a key may spend in its window.", lambda each: each.usd),
-    ("spent_usd", "What it has spent in the window that runs.", lambda each: each.spent),
-    ("reserved_usd", "What is set aside for its calls under way.", lambda each: each.reserved),
-    ("forecast_usd", "What will be spent at the window's end, if it goes on as so far.", lambda each: each.forecast),
-    ("nearly_spent", "1 once 80 % of it is spent.", lambda each: each.nearly),
-)
-
-
-class _Budgets(Collector):
-    """Gauges by key; its id is a label too, since names may be alike."""
-
-    def __init__(self, read: Callable[[], Iterable[Budgeted]]) -> None:
-        self._read = read
-
-    def collect(self) -> Iterator[Metric]:
-        budgets = list(self._read())
-        for name, words, value_of in BUDGETS:
-            found = GaugeMetricFamily(f"penstock_budget_{name}", words, labels=["key", "id"])
-            for each in budgets:
-                if (value := value_of(each)) is not None:
-                    found.add_metric([each.key.name, each.key.id], float(value))
-            yield found
-
-
-class _Routing:
-    """Who was asked, why, and how that ended."""
-
-    def __init__(self, registry: CollectorRegistry, models: _Models) -> None:
-        self._models = models
-        self._attempts = Counter(
-            "penstock_attempts",
-            "Calls made to providers, each repeat and each other model counted, by how they ended: ok, a status, an "
-            "error's code, or abandoned by all clients. No model: what is passed through.",
-            ("provider", "model", "result"),
-            registry=registry,
-        )
-        self._decisions = Counter(
-            "penstock_decisions",
-            "Which model of a route was to answer, and why: cheapest, pinned (it made what the conversation goes on "
-            "from), only (nobody else may); waiting, unpriced, cooling, named: nobody better was there; none: nobody.",
-            ("route", "model", "why"),
-            registry=registry,
-        )
-        self._dropped = Counter(
-            "penstock_options_dropped",
-            "Models of a route that could not answer a request, and why.",
-            ("route", "model", "reason"),
-            registry=registry,
-        )
-
-    def attempt(self, provider: str, model: str, result: str) -> None:
-        if result == "ok":
-            self._models.answered(model)
-        self._attempts.labels(provider, self._models.label(model), result).inc()
-
-    def decided(self, route: str, ranking: Ranking) -> None:
-        first = self._models.label(ranking.order[0].option.name) if ranking.order else ""
-        self._decisions.labels(route, first, ranking.why).inc()
-        for each in ranking.dropped:
-            self._dropped.labels(route, self._models.label(each.option.name), each.reason or "").inc()
+BOUNDS: Final = (*(str(float(bound)) for bound in SECONDS), "+Inf")

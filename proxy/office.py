@@ -1,19 +1,28 @@
-"""What administrators work with, put together out of the parts of a running proxy."""
+"""What administrators work with, and what the page shows, put together out of the parts of a running proxy."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast, get_args
 
 from proxy.core.access import Grant
+from proxy.core.books import Answered
+from proxy.core.breaker import Health, State
 from proxy.core.budget import Purses
+from proxy.core.history import History
 from proxy.endpoints.admin import Balance, Office, Purge, UnderWay
+from proxy.endpoints.figures import Sources, Standing
 from proxy.errors import StartupError
 from proxy.flights import Flight, Flights
+from proxy.founding import Base
 from proxy.interfaces import Clock
 from proxy.keyring import Keyring
-from proxy.ledger.figures import By, summary, told_of
+from proxy.ledger.figures import summary, told_of
+from proxy.ledger.sums import By
+from proxy.meter import Meter
 from proxy.reading import read_since
+from proxy.settings import Settings
+from proxy.watching import Pause, pauses, upstreams_of
 
 
 def office_of(
@@ -34,6 +43,16 @@ def office_of(
         return _spent(directory, keyring.names, read_since(since, now=clock.wall()), by)
 
     return Office(keyring, balance, spend, under_way, purge)
+
+
+def sources_of(base: Base, history: History, recent: Sequence[Answered], office: Office, settings: Settings) -> Sources:
+    """What the page shows."""
+    upstreams, health, clock = upstreams_of(settings), base.learned.health, base.clock
+
+    def standings() -> Iterator[Standing]:
+        return _standings(base.meter, health, upstreams, clock.wall())
+
+    return Sources(history, recent, standings, office.balance, clock.wall, settings.cache.mode)
 
 
 def _spent(directory: Path, names: Mapping[str, str], since: float, by: str) -> list[dict[str, object]]:
@@ -58,3 +77,16 @@ def _told(flight: Flight, now: float) -> UnderWay:
         bytes=flight.recording.size,
         waits=flight.waits,
     )
+
+
+def _standings(
+    meter: Meter, health: Health, upstreams: Mapping[tuple[str, str], str], now: float
+) -> Iterator[Standing]:
+    """Of the models of the settings, and of those that were asked besides."""
+    found = pauses(meter, health, upstreams, now)
+    for provider, model in meter.tallies.tried_of:
+        if model:
+            found.setdefault((provider, model), Pause())
+    for (provider, model), pause in found.items():
+        state: State = "down" if pause.down > 0 else "cooling" if pause.cooling > 0 else "up"
+        yield Standing(provider, model, state, max(pause))

@@ -1,7 +1,7 @@
 """The way of a request, top to bottom: who may answer, key, look up, join or lead, rank, ask, account, keep, learn."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Self
 
@@ -9,7 +9,6 @@ from proxy.accounts import Accounts
 from proxy.claims import Claimed, Claims
 from proxy.core import keep, policy
 from proxy.core.asker import Asker
-from proxy.core.call import Call
 from proxy.core.entry import Entry, Meta, make_entry
 from proxy.core.policy import Freshness
 from proxy.core.ranking import Estimate
@@ -98,11 +97,13 @@ class Pipeline:
         if plan.reports_usage != self._plans.reports_usage(plan.choice):
             plan = self.plan(plan.call, asker.grant)
         directives = plan.call.directives
-        found = await self._look_up(plan.key, plan.call) if plan.key is not None and plan.verdict.look_up else None
+        found = None if self._terms.shadow else await self._look_up(plan)
         if found is not None and policy.accepts(directives, freshness := self._freshness(found)):
             return self._hit(plan, found, freshness)
         if directives.only_if_cached:
             raise NotCached("`only-if-cached` was asked for, and no stored answer can be given.")
+        if self._terms.shadow and plan.key is not None:
+            return await self._in_shadow(plan, asker)
         if (joined := self._join(plan, found, asker)) is not None:
             return joined
         if plan.ranked == "first" and ranked is None:
@@ -114,6 +115,18 @@ class Pipeline:
                     return stale
                 raise
         return self._lead(plan, found, asker, ranked)
+
+    async def _in_shadow(self, plan: Plan, asker: Asker) -> Live:
+        """Ask the provider whatever the cache holds, which says what would have come of it. Nothing found is given."""
+        ranked = await self._rank(plan, asker) if plan.ranked == "first" else None
+        found = await self._look_up(plan)
+        # From here to the end nothing is awaited: who would have joined is told by what he would have found.
+        fresh = found is not None and policy.accepts(plan.call.directives, self._freshness(found))
+        flight = self._under_way(plan)
+        verdict = policy.shadowed(plan.verdict, fresh=fresh, under_way=flight is not None)
+        if flight is not None and verdict.shadow == "collapsed":
+            flight.ttl = min(flight.ttl, self._plans.ttl(plan))  # as if it had joined
+        return self._lead(replace(plan, verdict=verdict, key=plan.key if verdict.lead else None), None, asker, ranked)
 
     async def settle(self, live: Live) -> Head | Hit:
         """The head of a live answer once it is known, or a stale entry where the provider failed; UpstreamError."""
@@ -152,12 +165,13 @@ class Pipeline:
 
     def _join(self, plan: Plan, found: Entry | None, asker: Asker, *, unless: Flight | None = None) -> Live | None:
         """Read the newest flight of this key, if it takes one more. Synchronous, like `_lead`: nobody comes between."""
-        if not plan.verdict.join or plan.key is None:
-            return None
-        flight = self._edges.flights.find(plan.key)
+        flight = self._under_way(plan)
         if flight is None or flight is unless:
             return None
         return Live(plan, found, flight.reader(self._plans.ttl(plan), asker), collapsed=True)
+
+    def _under_way(self, plan: Plan) -> Flight | None:
+        return self._edges.flights.find(plan.key) if plan.key is not None and plan.verdict.join else None
 
     def _lead(self, plan: Plan, found: Entry | None, asker: Asker, ranked: Ranked | None) -> Live:
         """Set aside what it may take, and begin. Raises InsufficientQuota, RateLimited or Overloaded."""
@@ -174,6 +188,7 @@ class Pipeline:
             claimed.give_back()
             raise
         reader.flight.asked = plan.call.model
+        reader.flight.shadow = plan.verdict.shadow
         reader.flight.capped = ranked is not None and ranked.capped
         if reader.flight.task is not None:  # which may be cancelled before it begins
             reader.flight.task.add_done_callback(lambda _: claimed.give_back())
@@ -199,6 +214,7 @@ class Pipeline:
         try:
             if ranked is None and plan.ranked is not None:
                 ranked = await self._rank(plan, job.asker)
+            flight.ranking = None if ranked is None else ranked.ranking
             with self._edges.router.asking(ranked):
                 end = await self._edges.producer.make(job, await self._order(plan, ranked))
         except PenstockError as error:
@@ -261,7 +277,10 @@ class Pipeline:
         usage = job.flight.bill.usage if job.flight.bill is not None else None
         self._edges.router.learn(ranked, option, usage, first=first, began=began)
 
-    async def _look_up(self, key: bytes, call: Call) -> Entry | None:
+    async def _look_up(self, plan: Plan) -> Entry | None:
+        key, call = plan.key, plan.call
+        if key is None or not plan.verdict.look_up:
+            return None
         entry = await self._edges.store.get(key)
         if entry is None or entry.meta.key != key:
             return None

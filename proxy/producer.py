@@ -107,20 +107,27 @@ class Producer:
                 if isinstance(step, Final):
                     return end
                 if isinstance(step, Repeat):
-                    await asyncio.sleep(step.pause)
+                    await self._pause(job, step.pause)
                     job.repeats += 1
                     if not self._take(job, found):
                         raise job.refusal or self._unavailable(job, [found])
+                    self._meter.retried(found.option.target.provider, found.option.name, "repeat")
                 else:
                     wanted = job.choice.baseline if isinstance(step, Baseline) else None
                     self._moves_on(job)
                     if (following := self._next(job, wanted)) is None:  # there was one, but not enough for it now
                         raise job.refusal or self._unavailable(job, [found])
                     found = following
+                    self._meter.retried(found.option.target.provider, found.option.name, "fallback")
                 job.flight.restart()
         finally:
             self._moves_on(job)
             job.claimed.give_back()
+
+    async def _pause(self, job: Job, seconds: float) -> None:
+        job.flight.elsewhere.go(self._clock.monotonic())
+        await asyncio.sleep(seconds)
+        job.flight.elsewhere.back(self._clock.monotonic())
 
     def _moves_on(self, job: Job) -> None:
         """This model is not asked again."""
@@ -180,15 +187,24 @@ class Producer:
                 attempt = self._begin(job, found, ticket, recorder, taken)
                 await self._accounts.intend(attempt)
                 ticket.sent()
-                flight.begun = lambda: self._health.good(place, self._clock.wall())
+                flight.begun = lambda: self._begun(flight, place)
                 return await self._ask(job, attempt)
         finally:
             if attempt is None or attempt.ended == ABANDONED:
                 self._health.released(place, sent=taken)
+            flight.elsewhere.back(self._clock.monotonic())
             if attempt is not None and attempt.sent:
-                self._meter.attempt(target.provider, option.name, attempt.ended)
+                seconds = self._clock.monotonic() - attempt.began
+                self._meter.attempt(target.provider, option.name, attempt.ended, seconds)
+                self._tell_pace(attempt)
             if attempt is not None:
                 self._accounts.settle(attempt)
+
+    def _begun(self, flight: Flight, place: Place) -> None:
+        """An answer begins: a stream's readers have their first event."""
+        self._health.good(place, self._clock.wall())
+        if flight.recording.head is not None and flight.recording.head.kind == "stream":
+            flight.elsewhere.back(self._clock.monotonic())
 
     async def _turn(self, job: Job, found: Estimate, ticket: Ticket) -> None:
         """Wait for it, on behalf of whoever is there to pay."""
@@ -206,6 +222,7 @@ class Producer:
             if refused is not None:
                 raise refused
         flight.orphaned = orphaned
+        flight.elsewhere.go(self._clock.monotonic())
         try:
             await ticket.turn()
         except asyncio.CancelledError:
@@ -214,6 +231,7 @@ class Producer:
             raise
         finally:
             flight.orphaned = None
+            flight.elsewhere.back(self._clock.monotonic())
 
     def _hand_over(self, job: Job, found: Estimate, ticket: Ticket) -> PenstockError | None:
         """Who was to pay has left before anything was sent: the next reader that can takes over. Why none can."""
@@ -252,6 +270,7 @@ class Producer:
         """Send it, and record what comes."""
         option, provider = attempt.option, attempt.recorder.provider
         attempt.sent = True
+        job.flight.elsewhere.go(self._clock.monotonic())
         try:
             reply = await provider.open(job.call, option.target, again=lambda: self._again(job, attempt))
         except UpstreamError as error:
@@ -267,9 +286,17 @@ class Producer:
         attempt.passed_over = not isinstance(step, Final)
         return attempt.end, step
 
+    def _tell_pace(self, attempt: Attempt) -> None:
+        """How fast a stream came, once it said something."""
+        recording = attempt.flight.recording
+        if recording.first_token is not None and not recording.dropped:
+            times = recording.times[recording.first_token :]
+            self._meter.spoke(attempt.option.target.provider, attempt.option.name, times)
+
     async def _again(self, job: Job, attempt: Attempt) -> None:
         """It was refused for a member that we added, and is sent once more without: that is another attempt."""
-        self._meter.attempt(attempt.option.target.provider, attempt.option.name, result_of(REFUSED))
+        seconds, option = self._clock.monotonic() - attempt.began, attempt.option
+        self._meter.attempt(option.target.provider, option.name, result_of(REFUSED), seconds)
         job.attempts += 1
         await self._accounts.again(attempt, REFUSED)
 

@@ -174,6 +174,8 @@ class Recorder:
                 progress.take(data)
                 if progress.error is not None:
                     return self._provider_error(event, at)
+                if flight.recording.first_token is None and progress.substance:
+                    flight.recording.first_token = flight.recording.length
             elif data is not None:
                 self._held = event
                 self._done_at = now

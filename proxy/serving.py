@@ -11,23 +11,24 @@ import uvloop
 from proxy import __version__
 from proxy.core.access import Guard
 from proxy.errors import StartupError
+from proxy.logs import RequestLog, logged
 from proxy.server import Server
+from proxy.settings import Log, Settings
 from proxy.settings import Server as ServerSettings
-from proxy.settings import Settings
 from proxy.wire import Bounds
 
 SPARE_FILES = 64  # for the data directory, the log and whatever else
 
 
-def run(work: Coroutine[None, None, None]) -> None:
+def run(work: Callable[[RequestLog], Coroutine[None, None, None]], log: Log) -> None:
     """Run to the end on uvloop, logging to stderr."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
-    for chatty in ("httpx", "uvicorn.error", "asyncio", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    uvloop.run(work)
+    with logged(log) as told:
+        uvloop.run(work(told))
 
 
-async def serve(settings: Settings, api_keys: dict[str, str], client_keys: dict[str, bytes], guard: Guard) -> None:
+async def serve(
+    settings: Settings, api_keys: dict[str, str], client_keys: dict[str, bytes], guard: Guard, log: RequestLog
+) -> None:
     """The proxy. Raises StartupError."""
     from proxy.app import build_app  # noqa: PLC0415 - the simulator starts without it
 
@@ -36,13 +37,17 @@ async def serve(settings: Settings, api_keys: dict[str, str], client_keys: dict[
     if bounds.connections < settings.server.max_connections:
         told = "server.max_connections: this process may open files for %d only; see ulimit -n"
         logging.getLogger("penstock").warning(told, bounds.connections)
-    async with build_app(settings, api_keys=api_keys, client_keys=client_keys, guard=guard) as app:
+    for line in settings.notices():
+        logging.getLogger("penstock").info(line)
+    requests = log if settings.log.requests else None
+    async with build_app(settings, api_keys=api_keys, client_keys=client_keys, guard=guard, log=requests) as app:
+        app.meter.watch_one("log_dropped", lambda: log.dropped)
         with _bound(host, port) as listener:
             ready, refused = _ready("Penstock"), app.refused
             server = Server(
                 app.asgi, host=host, port=port, drain=app.drain, ready=ready, bounds=bounds, on_refused=refused
             )
-            app.meter.connections.set_function(lambda: server.connections)
+            app.meter.watch_one("connections", lambda: server.connections)
             await server.serve(sockets=[listener])
 
 

@@ -70,7 +70,7 @@ class Data(_Strict, frozen=True):
 
 
 class Cache(_Strict, frozen=True):
-    mode: Literal["on", "off"] = "on"
+    mode: Literal["on", "shadow", "off"] = "on"
     sampled: Sampled = "cache"
     ignore: tuple[str, ...] = ("user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
     remote_media: bool = False
@@ -82,6 +82,14 @@ class Cache(_Strict, frozen=True):
     replay: Literal["instant", "recorded"] = "instant"
     on_abandon: Literal["cancel", "finish"] = "cancel"
     stale_if_error: Seconds = Seconds(0)
+
+
+class Log(_Strict, frozen=True):
+    """`format`: auto is text on a terminal, else JSON. `requests`: a line for each. `level`: the least that is told."""
+
+    format: Literal["auto", "json", "text"] = "auto"
+    requests: bool = True
+    level: Literal["info", "warning", "error"] = "info"
 
 
 class Ledger(_Strict, frozen=True):
@@ -142,10 +150,13 @@ class Model(_Limited, frozen=True, kw_only=True):
 
 
 class Routing(_Strict, frozen=True):
-    """`tiers`: the words that models' tiers may be, ascending."""
+    """`tiers`: the words that models' tiers may be, ascending. `default_model`: a model or route, for requests to
+    /chat/stream that name none.
+    """
 
     default_provider: str | None = None
     tiers: tuple[str, ...] = ()
+    default_model: str | None = None
 
 
 class Route(_Strict, frozen=True):
@@ -210,6 +221,7 @@ class Settings(_Strict, frozen=True):
     data: Data = Data()
     cache: Cache = Cache()
     ledger: Ledger = Ledger()
+    log: Log = Log()
     providers: dict[str, Provider] = {}
     models: dict[str, Model] = {}
     routing: Routing = Routing()
@@ -240,6 +252,13 @@ class Settings(_Strict, frozen=True):
     def route_baseline(self, route_name: str) -> str:
         """The model that savings by this route are measured against. Raises KeyError: there is no such route."""
         return self.routes[route_name].baseline or self.route_models(route_name)[0]
+
+    def notices(self) -> list[str]:
+        """What is meant so, and whoever starts a proxy should know."""
+        if self.cache.mode != "shadow":
+            return []
+        told = "every request goes to the provider and is paid, and nothing is answered from the cache"
+        return [f'cache.mode is "shadow": {told}; `penstock report --shadow` says what it would have saved.']
 
     def doubts(self) -> list[str]:
         """What is allowed and most likely a mistake."""

@@ -146,25 +146,32 @@ class Meter:
         self.attempts: list[tuple[str, str, str]] = []
         self.kept: list[str] = []
         self.bills: list[Bill] = []
-        self.spared: list[tuple[str, str, Decimal | None]] = []
+        self.streams = 0
+        self.retries: list[tuple[str, str, str]] = []
+        self.paces: list[tuple[str, str, list[float]]] = []
+        self.would: list[tuple[str, str, Decimal | None, str]] = []
         self.rankings: list[tuple[str | None, Ranking]] = []
 
-    def request(self, endpoint: str, outcome: str, status: int) -> None: ...
+    def answered(self, row: Answered, key: str) -> None: ...
 
-    def first_byte(self, endpoint: str, outcome: str, seconds: float) -> None: ...
+    def retried(self, provider: str, model: str, kind: str) -> None:
+        self.retries.append((provider, model, kind))
+
+    def spoke(self, provider: str, model: str, times: Sequence[float]) -> None:
+        self.paces.append((provider, model, list(times)))
 
     @property
     def results(self) -> list[str]:
         return [result for _, _, result in self.attempts]
 
-    def attempt(self, provider: str, model: str, result: str) -> None:
+    def attempt(self, provider: str, model: str, result: str, seconds: float) -> None:  # noqa: ARG002 - the protocol's
         self.attempts.append((provider, model, result))
 
-    def billed(self, bill: Bill) -> None:
+    def billed(self, bill: Bill, grant: Grant) -> None:  # noqa: ARG002 - of the protocol
         self.bills.append(bill)
 
-    def saved(self, cause: str, option: Option, usd: Decimal | None) -> None:
-        self.spared.append((cause, option.name, usd))
+    def would_save(self, cause: str, option: Option, usd: Decimal | None, grant: Grant) -> None:
+        self.would.append((cause, option.name, usd, grant.name))
 
     def decided(self, route: str | None, ranking: Ranking) -> None:
         self.rankings.append((route, ranking))

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -12,7 +11,7 @@ from proxy.explain import explain
 from proxy.offers import price_table
 from proxy.reading import read_settings
 from tests.scripted import post
-from tests.support import Json, Proxy, Simulator, ask, eventually
+from tests.support import LABELS, Json, Proxy, Simulator, ask, eventually
 
 # Three of the simulator's models, at once; it counts its calls by them.
 UPSTREAMS: Final = {
@@ -111,13 +110,15 @@ class Decided(NamedTuple):
     dropped: dict[str, str]
 
 
-LABELS: Final = re.compile(r'(\w+)="([^"]*)"')
-
-
-def counted(metrics: dict[str, float], metric: str) -> dict[tuple[str, ...], float]:
-    """A metric's values by those of its labels, in the order of their names."""
-    found = {name: value for name, value in metrics.items() if name.startswith(metric + "{")}
-    return {tuple(value for _, value in sorted(LABELS.findall(name))): value for name, value in found.items()}
+def counted(metrics: dict[str, float], metric: str, *names: str) -> dict[tuple[str, ...], float]:
+    """A metric's values by those of its labels, in the order of their names; by those of `names` alone, summed up."""
+    found: dict[tuple[str, ...], float] = {}
+    for name, value in metrics.items():
+        if name.startswith(metric + "{"):
+            labels = dict(LABELS.findall(name))
+            values = tuple(labels[each] for each in names or sorted(labels))
+            found[values] = found.get(values, 0) + value
+    return found
 
 
 def newly(before: dict[str, float], after: dict[str, float], metric: str) -> list[tuple[str, ...]]:

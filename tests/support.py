@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import re
 import socket
 import threading
 import time
@@ -28,6 +29,7 @@ Json = dict[str, Any]
 T = TypeVar("T")
 
 CHAT: Final = "/v1/chat/completions"
+LABELS: Final = re.compile(r'(\w+)="([^"]*)"')  # of a metric, as it is exposed
 DEADLINE: Final = 20.0  # seconds after which something that must happen did not; no test waits for it otherwise
 
 
@@ -253,6 +255,14 @@ class Proxy(Running):
         text = self.loop.call(self.app.meter.exposition).decode()  # over HTTP it may cost a key
         lines = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in lines}
+
+    def count(self, metric: str, **labels: str) -> float:
+        """The sum of all values of this metric that have these labels, whatever others they have."""
+        return sum(
+            value
+            for name, value in self.metrics().items()
+            if name.partition("{")[0] == metric and labels.items() <= dict(LABELS.findall(name)).items()
+        )
 
     def refuse_connections(self, count: int) -> list[str]:
         """Let the next so many connections to the provider fail; the list grows with each one that is tried."""

@@ -15,6 +15,7 @@ from pricing.models import Hours, Model, Period
 from proxy.app import build_app
 from proxy.claims import Claimed
 from proxy.core.bill import Bill
+from proxy.core.books import Shadow
 from proxy.core.breaker import Health
 from proxy.core.call import Call
 from proxy.core.entry import Entry, Meta, make_entry
@@ -333,7 +334,6 @@ def test_a_hit_saves_what_the_answer_would_cost_at_this_hour() -> None:
     scene, entry = Scene(), an_entry()
     given = [scene.accounts.given_again(entry, OPTION, at(clock)) for clock in ("00:59:59", "01:00:00", "23:59:59")]
     assert given == [1, 4, 4]
-    assert scene.meter.spared == [("cache", "m", usd) for usd in given]
 
 
 def test_the_worth_of_a_hit_is_reckoned_once_a_minute() -> None:
@@ -342,7 +342,6 @@ def test_the_worth_of_a_hit_is_reckoned_once_a_minute() -> None:
     entry.worth.usd = Decimal(7)  # as no reckoning would have it
     assert scene.accounts.given_again(entry, OPTION, at("12:00:59")) == 7
     assert scene.accounts.given_again(entry, OPTION, at("12:01:00")) == 4
-    assert [usd for _, _, usd in scene.meter.spared] == [4, 7, 4]
 
 
 def test_a_hit_whose_worth_is_not_known_saves_nothing_known() -> None:
@@ -350,7 +349,22 @@ def test_a_hit_whose_worth_is_not_known_saves_nothing_known() -> None:
     assert scene.accounts.given_again(an_entry(None), OPTION, at("12:00:00")) is None
     unpriced = Option("m", OPTION.target)
     assert scene.accounts.given_again(an_entry(), unpriced, at("12:00:00")) is None
-    assert scene.meter.spared == []
+
+
+@pytest.mark.parametrize(
+    ("shadow", "causes"), [("hit", ["cache"]), ("collapsed", ["collapse"]), ("miss", []), (None, [])]
+)
+async def test_what_the_cache_would_have_saved_is_the_bill_even_where_it_is_counted_later(
+    shadow: Shadow | None, causes: list[str]
+) -> None:
+    scene = Scene(Reply(b"{}", b"", status=500, **JSON), Reply(*UNSAID, b""))
+    reader = scene.lead()
+    reader.flight.shadow = shadow
+    await reader.ended()
+    bill = await scene.settled(reader)
+    assert bill is not None
+    assert bill.estimated
+    assert scene.meter.would == [(cause, "dear", bill.usd, "") for cause in causes]
 
 
 async def test_what_came_of_an_answer_that_a_shutdown_ends_is_counted(
@@ -373,4 +387,4 @@ async def test_what_came_of_an_answer_that_a_shutdown_ends_is_counted(
         await app.flights.close()
         await asyncio.wait([asking])
         assert asking.exception() is not None  # its client is told by an end that is none
-    assert b'penstock_cost_usd_total{estimated="true",model="cheap",provider="sim"}' in app.meter.exposition()
+    assert b'penstock_cost_usd_total{estimated="true",key="",model="cheap",provider="sim"}' in app.meter.exposition()

@@ -244,7 +244,9 @@ def test_the_sdk_does_not_try_again_what_a_budget_has_refused(
     with pytest.raises(openai.RateLimitError, match=r"may cost 0\.0002") as caught:
         client.chat.completions.create(**exact(prompt))
     assert (caught.value.type, caught.value.code) == ("insufficient_quota", "insufficient_quota")
-    assert counted(proxy.metrics(), "penstock_requests_total") == {("chat", "refused", "429"): 1}
+    assert counted(proxy.metrics(), "penstock_requests_total", "endpoint", "outcome", "status") == {
+        ("chat", "refused", "429"): 1
+    }
     assert simulator.asked() == 0
 
 
@@ -510,7 +512,7 @@ def test_where_the_leader_leaves_before_its_turn_the_next_one_that_can_pays(
         assert poor.headers["x-penstock-cost-usd"] == "0"
         assert other.headers["x-penstock-cost-usd"] == "0.0002"
     saved = counted(proxy.metrics(), "penstock_saved_usd_total")
-    assert saved == {("collapse", "exact"): pytest.approx(float(EACH))}
+    assert saved == {("collapse", "poor", "exact"): pytest.approx(float(EACH))}
 
 
 def test_where_nobody_left_can_pay_each_is_told_so_and_nothing_is_sent(

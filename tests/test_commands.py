@@ -36,9 +36,13 @@ def penstock(*arguments: str, told: str = "", **environment: str) -> subprocess.
 class Served:
     """`penstock serve`, a process of its own."""
 
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "proxy", "serve", "--port", "0", *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        command, env = (
+            [sys.executable, "-m", "proxy", "serve", "--port", "0", *arguments],
+            {**os.environ, **environment},
+        )
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        self.log = ""  # all of it, once it has ended
         self.line = _of(self.process.stdout).readline()
         found = re.search(r"listens on (http://127\.0\.0\.1:\d+)/v1", self.line)
         assert found, (self.line, self.process.communicate(timeout=DEADLINE))
@@ -48,10 +52,11 @@ class Served:
         return httpx.post(self.url + CHAT, json=body, headers=headers, timeout=DEADLINE)
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
-        """Exit code and what was said on stderr."""
+        """Exit code and what was said on stderr, but for the requests' lines."""
         self.process.send_signal(number)
-        _, said = self.process.communicate(timeout=DEADLINE)
-        return self.process.returncode, said
+        _, self.log = self.process.communicate(timeout=DEADLINE)
+        said = [line for line in self.log.splitlines(keepends=True) if '"message":"request"' not in line]
+        return self.process.returncode, "".join(said)
 
 
 def _of(pipe: IO[str] | None) -> IO[str]:
@@ -325,6 +330,17 @@ def test_check_config_says_who_answers_for_each_route(tmp_path: Path) -> None:
     file.write_text(provider + '[routes.good]\nmodels = ["a", "b"]\nbaseline = "b"\n')
     checked = penstock("check-config", str(file))
     assert (checked.returncode, "route good: a, b; baseline b" in checked.stdout) == (0, True)
+
+
+def test_check_config_and_serve_say_that_a_cache_in_shadow_mode_answers_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "penstock.toml"
+    rest = f'[data]\ndirectory = "{tmp_path}/data"\n[providers.p]\nbase_url = "https://p/v1"\n'
+    file.write_text(rest)
+    assert "shadow" not in penstock("check-config", str(file)).stdout
+    file.write_text(f'[cache]\nmode = "shadow"\n{rest}')
+    assert 'note: cache.mode is "shadow": every request goes' in penstock("check-config", str(file)).stdout
+    code, said = Served("--config", str(file)).end()
+    assert (code, "every request goes to the provider and is paid" in said) == (0, True)
 
 
 def test_check_config_notes_an_address_that_is_most_likely_a_mistake(tmp_path: Path) -> None:

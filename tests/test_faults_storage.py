@@ -20,6 +20,7 @@ from proxy.ledger.rows import answers
 from tests.conftest import MakeProxy
 from tests.ledger.told import answer as told
 from tests.ledger.told import column
+from tests.routed import counted
 from tests.scripted import answer, events, post
 from tests.support import Json, Proxy, Simulator, ask, eventually, proxy_table
 from tests.test_commands import served
@@ -30,9 +31,9 @@ ON_DISK = {"memory_limit": 0}  # every hit comes from the disk
 
 
 def store_events(proxy: Proxy) -> dict[str, float]:
-    """What went wrong in the store, by kind."""
-    name = "penstock_store_events_total{event="
-    return {metric[len(name) + 1 : -2]: count for metric, count in proxy.metrics().items() if metric.startswith(name)}
+    """What went wrong in the store, by tier and kind."""
+    found = counted(proxy.metrics(), "penstock_store_failures_total", "tier", "event")
+    return {"_".join(labels): count for labels, count in found.items()}
 
 
 def warnings(caplog: pytest.LogCaptureFixture, word: str) -> int:
@@ -80,7 +81,10 @@ def test_on_a_full_disk_everybody_is_answered_and_once_there_is_room_answers_are
                 assert proxy.ask(body).headers["cache-status"].startswith("penstock; hit")  # from memory
         assert simulator.asked() == 11
         eventually(
-            lambda: 'penstock_store_events_total{event="disk_write_failed"}' in httpx.get(f"{proxy.url}/metrics").text
+            lambda: (
+                'penstock_store_failures_total{event="write_failed",tier="disk"}'
+                in httpx.get(f"{proxy.url}/metrics").text
+            )
         )
         resource.prlimit(process, resource.RLIMIT_FSIZE, (hard, hard))
         assert proxy.ask(ask("after")).status_code == 200

@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from proxy.cli import client_keys, guard_of
+from proxy.endpoints.console import FILES
 from proxy.errors import StartupError
 from proxy.reading import read_settings
 from tests.conftest import MakeProxy
@@ -18,7 +19,7 @@ from tests.support import CHAT, DEADLINE, Proxy, Simulator, ask
 from tests.test_commands import EX_CONFIG, penstock
 
 # What anybody may ask, without any key, wherever the proxy listens.
-OPEN = {"/livez", "/readyz"}
+OPEN = {"/livez", "/readyz", "/console/about", *FILES}
 # And what only who may reach loopback may.
 OPEN_ON_LOOPBACK = OPEN | {"/metrics"}
 
@@ -83,7 +84,7 @@ def test_every_route_refuses_who_shows_no_key_unless_it_is_on_the_list(
                 if status == 401 and body:
                     bodies.add(body)
             tried.add(path)
-        assert {CHAT, "/v1/models", "/v1/some", "/admin/keys", "/admin/some", *open_ones} <= tried
+        assert {CHAT, "/chat/stream", "/v1/models", "/v1/some", "/admin/keys", "/admin/some", *open_ones} <= tried
         assert len(bodies) == 1  # to the byte
         assert json.loads(bodies.pop())["error"]["code"] == "invalid_api_key"
     assert simulator.asked() == 0

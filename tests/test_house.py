@@ -57,10 +57,12 @@ explain    | any  | pricing core errors settings offers router store clock keys 
 plans      | any  | basis                                                    | msgspec
 pipeline   | any  | pricing basis settings edges making plans                | msgspec
 keyring    | any  | basis reading ledger                                     | msgspec
-office     | any  | basis reading flights ledger keyring endpoints           |
+watching   | any  | basis settings flights limiter store meter founding      |
+office     | any  | basis settings reading flights ledger meter keyring founding watching endpoints |
+entrance   | any  | basis settings pipeline endpoints                        | starlette
 endpoints  | any  | basis settings ids complaints pipeline plans             | msgspec starlette
 founding   | any  | basis settings checks edges keeping keyring purging      |
-app        | any  | pricing basis settings edges making founding pipeline plans endpoints | msgspec starlette
+app        | any  | basis settings edges making founding watching pipeline plans endpoints entrance | starlette
 server     | any  | wire                                                     | starlette uvicorn
 wire       | any  | errors connection cycle                                  | uvicorn httptools
 cycle      | any  |                                                          | uvicorn
@@ -71,7 +73,8 @@ prices     | any  | pricing settings offers                                  | r
 keys       | any  | basis settings checks reading keyring ledger             | rich
 report     | any  | errors ledger                                            | rich
 simulate   | any  | pricing core errors settings offers                      | rich msgspec
-serving    | any  | basis settings app listening simulator                   | click uvloop
+logs       | any  | core settings                                            |
+serving    | any  | basis settings app listening simulator logs              | click uvloop
 cli        | any  | basis settings reading store ledger serving demo commands | click rich
 __main__   | any  | cli                                                      |
 proxy      | pure |                                                          | importlib.metadata
@@ -104,10 +107,12 @@ COVERED_BY = {
     "proxy/endpoints/answer.py": "tests/test_wire.py",
     "proxy/endpoints/chat.py": "tests/test_wire.py",
     "proxy/endpoints/operations.py": "tests/endpoints/test_gate.py",
+    "proxy/endpoints/stream.py": "tests/test_chat_stream.py",
     "proxy/checks.py": "tests/test_settings.py",
     "proxy/reading.py": "tests/test_settings.py",
     "proxy/rights.py": "tests/test_settings.py",
     "proxy/office.py": "tests/test_admin.py",
+    "proxy/entrance.py": "tests/test_guarded.py",
     "proxy/wire.py": "tests/test_server.py",
     "proxy/connection.py": "tests/test_server.py",
     "proxy/core/load.py": "tests/test_overload.py",

@@ -48,11 +48,11 @@ class Told:
     """What the limiter tells."""
 
     def __init__(self) -> None:
-        self.refused: Counter[str] = Counter()
+        self.refused: Counter[tuple[str, str]] = Counter()
         self.waited: list[tuple[str, float]] = []
 
-    def on_refused(self, kind: str) -> None:
-        self.refused[kind] += 1
+    def on_refused(self, kind: str, key: str) -> None:
+        self.refused[kind, key] += 1
 
     def on_waited(self, provider: str, seconds: float) -> None:
         self.waited.append((provider, seconds))
@@ -110,7 +110,7 @@ def test_of_a_thousand_requests_at_once_exactly_the_limit_are_let_through() -> N
         except RateLimited as error:
             refused.append(error)
     assert through == 100
-    assert told.refused == {"requests": 900}
+    assert told.refused == {("requests", "a"): 900}
     assert {(error.status, error.code, error.type, error.retry_after) for error in refused} == {
         (429, "rate_limit_exceeded", "requests", MINUTE)
     }
@@ -132,7 +132,7 @@ def test_a_visit_holds_its_place_until_it_leaves_and_gives_it_back_once() -> Non
     of.visit(grant)
     with pytest.raises(RateLimited):
         of.visit(grant)
-    assert told.refused == {"concurrent": 2}
+    assert told.refused == {("concurrent", "a"): 2}
 
 
 def test_a_request_that_is_refused_is_not_counted() -> None:
@@ -175,7 +175,7 @@ def test_tokens_are_reserved_then_settled_by_the_first_word() -> None:
     with pytest.raises(RateLimited) as refusal:
         of.claim(grant, 101)
     assert (refusal.value.type, refusal.value.retry_after, refusal.value.retry) == ("tokens", 40, None)
-    assert told.refused == {"tokens": 1}
+    assert told.refused == {("tokens", "a"): 1}
     claim.settle(300)
     claim.settle(0)
     of.claim(grant, 700)
@@ -190,7 +190,7 @@ def test_a_request_larger_than_the_whole_limit_is_refused_for_good() -> None:
         of.claim(key(tokens_per_minute=1000), 1001)
     assert (refusal.value.status, refusal.value.type, refusal.value.retry) == (429, "tokens", False)
     assert refusal.value.retry_after is None
-    assert told.refused == {"over_limit": 1}
+    assert told.refused == {("over_limit", "a"): 1}
     of.claim(key(tokens_per_minute=1000), 1000)
 
 
@@ -329,7 +329,7 @@ def test_whose_turn_does_not_come_in_time_is_told_to_come_back() -> None:
     assert (error.status, error.code) == (429, "queue_timeout")
     assert error.retry_after is not None
     assert SOONEST <= error.retry_after <= LATEST
-    assert told.refused == {"queue_timeout": 1}
+    assert told.refused == {("queue_timeout", ""): 1}
     assert told.waited == [("sim", 5)]
     assert left_behind(of) == []
 
@@ -345,7 +345,7 @@ def test_a_call_that_can_never_be_made_is_refused_at_once() -> None:
         assert asyncio.get_running_loop().time() == 0
 
     in_virtual_time(run())
-    assert told.refused == {"over_limit": 2}
+    assert told.refused == {("over_limit", ""): 2}
     assert left_behind(of) == []
 
 

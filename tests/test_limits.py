@@ -58,8 +58,8 @@ def test_of_fifty_at_once_against_five_a_minute_exactly_five_are_answered(
         assert "x-should-retry" not in one.headers
         assert standing(one)[:2] == ("5", "0")
         assert 0 < seconds(standing(one)[2]) <= 60
-    assert refusals(proxy) == {("requests",): 45}
-    requests = counted(proxy.metrics(), "penstock_requests_total")
+    assert refusals(proxy) == {("team", "requests"): 45}
+    requests = counted(proxy.metrics(), "penstock_requests_total", "endpoint", "outcome", "status")
     assert requests == {("chat", "miss", "200"): 5, ("chat", "refused", "429"): 45}
     assert asks(proxy, ask(prompt), "free").status == 200
 
@@ -132,7 +132,7 @@ def test_tokens_are_reserved_while_it_is_under_way_and_then_settled_to_what_was_
     hit = asks(proxy, ask(prompt, max_tokens=600), "team")
     assert standing(hit, "tokens")[:2] == ("1000", str(1000 - usage))
     assert asks(proxy, ask(prompt + "!", max_tokens=600), "team").status == 200
-    assert refusals(proxy) == {("tokens",): 1}
+    assert refusals(proxy) == {("team", "tokens"): 1}
     assert simulator.asked() == 2
 
 
@@ -162,7 +162,7 @@ def test_a_request_larger_than_the_whole_limit_is_refused_for_good(
     assert refused.headers["x-should-retry"] == "false"
     assert "retry-after" not in refused.headers
     assert standing(refused, "tokens")[:2] == ("100", "100")
-    assert refusals(proxy) == {("over_limit",): 1}
+    assert refusals(proxy) == {("team", "over_limit"): 1}
     assert simulator.asked() == 0
 
 

@@ -18,7 +18,6 @@ from tests.support import Json, Proxy, Simulator, ask, eventually, eventually_as
 from tests.test_collapse import led, received
 
 FORMS: dict[str, Json] = {"JSON": {}, "a stream": {"stream": True}}
-REFUSED = 'penstock_requests_total{endpoint="chat",outcome="refused",status="503"}'
 
 
 def port(proxy: Proxy) -> int:
@@ -77,7 +76,7 @@ def test_no_more_answers_are_made_than_there_may_be(make_proxy: MakeProxy, simul
                 assert_refused(proxy, new[2] | form)
                 assert_refused(proxy, new[2] | form)
                 assert_hit(proxy, kept)
-            assert proxy.metrics()[REFUSED] == 4
+            assert proxy.count("penstock_requests_total", endpoint="chat", outcome="refused", status="503") == 4
             eventually(lambda: simulator.waiting() == 2)
         assert_answered(wires)
     assert answer(proxy.url, new[2])["choices"]

@@ -19,7 +19,7 @@ from tests.scripted import Scripted, Wire, chunk
 from tests.support import DEADLINE, Json, Proxy, Simulator, eventually
 
 MIRROR = "/v1/mirror"
-LEFT = 'penstock_requests_total{endpoint="passthrough",outcome="left",status="499"}'
+LEFT = {"endpoint": "passthrough", "outcome": "left", "status": "499"}
 
 
 def raw_request(url: str, request: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -55,6 +55,12 @@ TARGETS = [
 def test_a_target_reaches_the_provider_as_it_came(target: str, proxy: Proxy) -> None:
     seen = mirrored(proxy, f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     assert seen["target"] == target
+
+
+def test_a_page_that_a_provider_keeps_is_none_of_ours_to_a_browser(proxy: Proxy) -> None:
+    headers = proxy.http.get("/v1/mirror/page.html").headers
+    assert headers["content-security-policy"] == "sandbox"
+    assert headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
@@ -168,9 +174,7 @@ def test_a_client_that_leaves_takes_the_call_with_it(scripted: Scripted, make_pr
                 wire.read_head()
             wire.reset()
         assert turn.gone.wait(DEADLINE)
-    eventually(
-        lambda: proxy.metrics().get('penstock_requests_total{endpoint="passthrough",outcome="left",status="499"}')
-    )
+    eventually(lambda: proxy.count("penstock_requests_total", endpoint="passthrough", outcome="left") == 2)
 
 
 class Piecemeal:
@@ -237,7 +241,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_takes_the_call_with_it(
     with begin(proxy, "Content-Length: 6", b"one"):
         eventually(lambda: piecemeal.received.endswith(b"one"))
     assert piecemeal.closed.wait(DEADLINE)
-    eventually(lambda: proxy.metrics().get(LEFT))
+    eventually(lambda: proxy.count("penstock_requests_total", **LEFT))
 
 
 def test_a_client_that_falls_silent_in_its_body_is_told_so(piecemeal: Piecemeal, make_proxy: MakeProxy) -> None:
@@ -326,7 +330,7 @@ def test_a_client_that_leaves_while_the_provider_takes_nothing_is_seen_to(deaf: 
     assert proxy.metrics()["penstock_readers"] == 1
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
-    eventually(lambda: proxy.metrics().get(LEFT))
+    eventually(lambda: proxy.count("penstock_requests_total", **LEFT))
     assert proxy.metrics()["penstock_readers"] == 0
 
 

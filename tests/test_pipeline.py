@@ -32,6 +32,7 @@ class World:
         finish: bool = False,
         routes: Routes | None = None,
         max_entry: int = 1 << 20,
+        shadow: bool = False,
     ) -> None:
         self.provider, self.other = Provider(*replies), Provider(*replies)
         self.store, self.meter, self.clock, self.epoch = Store(), Meter(), Clock(), Epoch()
@@ -59,7 +60,7 @@ class World:
             routes={},
             describe=lambda _name, _target: (None, None),
         )
-        terms = Terms(secret=b"s" * 32, ignore=(), shared=False, ttl=60.0, stale_if_error=stale)
+        terms = Terms(secret=b"s" * 32, ignore=(), shared=False, ttl=60.0, stale_if_error=stale, shadow=shadow)
         plans = Plans(terms, Rules(), routes, providers, works.limiter.counts_tokens)
         self.pipeline = Pipeline(plans, edges)
 
@@ -395,7 +396,6 @@ async def test_a_route_is_answered_by_its_cheapest_model_and_kept_under_its_name
     assert (bill.usd, bill.routing) == (Decimal("0.000005"), Decimal("0.000045"))
     hit = await world.hit(a_call(**ROUTED))
     assert (hit.entry.meta.model, hit.saved) == ("cheap", bill.usd)
-    assert world.meter.spared == [("cache", "cheap", bill.usd)]
 
 
 async def test_those_who_ask_the_same_at_once_cost_one_decision() -> None:
@@ -537,3 +537,156 @@ async def test_a_conversation_stays_with_the_model_of_an_answer_that_was_given_a
     await ended(await world.live(a_call(messages=[asked, called, told, asked], **ROUTED)))
     decisions = [(ranking.order[0].option.name, ranking.why) for _, ranking in world.meter.rankings]
     assert decisions == [("cheap", "cheapest"), ("dear", "pinned")]
+
+
+# In shadow mode.
+
+NO_CACHE = {b"cache-control": b"no-cache"}
+
+
+def whole() -> Reply:
+    return Reply(*STREAM, b"")
+
+
+def would(live: Live) -> tuple[str | None, str | None]:
+    """What would have come of it, and what `Cache-Status` says of it."""
+    assert not live.collapsed
+    assert live.found is None
+    assert live.reader.flight.shadow == live.plan.verdict.shadow
+    return live.plan.verdict.shadow, live.plan.verdict.reason
+
+
+async def test_in_shadow_mode_everything_is_asked_and_what_was_found_is_noted() -> None:
+    world = World(whole(), whole(), whole(), shadow=True)
+    for shadow in ("miss", "hit", "hit"):
+        live = await world.live(a_call(**STREAMED))
+        assert would(live) == (shadow, f"shadow-{shadow}")
+        assert await read(live) == STREAM
+    assert len(world.provider.calls) == 3
+    assert world.meter.kept == ["stored"]
+
+
+async def test_in_shadow_mode_an_entry_ends_when_it_would_have() -> None:
+    world = World(*(whole() for _ in range(4)), shadow=True)
+    found = []
+    for now in (0, 40, 59, 61):
+        world.clock.now = 1000.0 + now
+        live = await world.live(a_call(**STREAMED))
+        await read(live)
+        found.append(would(live)[0])
+    assert found == ["miss", "hit", "hit", "miss"]
+    (entry,) = world.store.entries.values()
+    assert entry.meta.ended == 1061
+
+
+async def test_in_shadow_mode_nobody_joins_and_it_is_noted_who_would_have() -> None:
+    replies = [Reply(), Reply(), Reply()]
+    world = World(*replies, shadow=True)
+    lives = [await world.live(a_call(**STREAMED)) for _ in replies]
+    await turns()
+    assert [would(live)[0] for live in lives] == ["miss", "collapsed", "collapsed"]
+    assert len({live.reader.flight for live in lives}) == len(world.provider.calls) == 3
+    assert world.flights.find(world.key(a_call()) or b"") is lives[0].reader.flight
+    for reply in reversed(replies):
+        reply.come(*STREAM, b"")
+    assert [await read(live) for live in reversed(lives)] == [STREAM] * 3
+    assert world.meter.kept == ["stored"]  # of the one that would have been the only one
+    assert len(world.flights) == 0
+
+
+async def test_in_shadow_mode_who_would_have_joined_shortens_the_life_of_the_answer() -> None:
+    reply = Reply()
+    world = World(reply, whole(), shadow=True)
+    leader = await world.live(a_call(**STREAMED))
+    await read(await world.live(a_call(headers={b"x-penstock-ttl": b"5"}, **STREAMED)))
+    reply.come(*STREAM, b"")
+    await read(leader)
+    (entry,) = world.store.entries.values()
+    assert entry.meta.ttl == 5
+
+
+async def test_in_shadow_mode_directives_mean_what_they_always_mean() -> None:
+    world = World(*(whole() for _ in range(4)), shadow=True)
+    await read(await world.live(a_call(**STREAMED)))
+    world.clock.now += 10
+    tried = {b"max-age=5": "miss", b"no-cache": "miss", b"max-age=15": "hit"}
+    for said, shadow in tried.items():
+        live = await world.live(a_call(headers={b"cache-control": said}, **STREAMED))
+        assert would(live)[0] == shadow, said
+        await read(live)
+    (entry,) = world.store.entries.values()
+    assert entry.meta.ended == 1010  # it was fetched anew, as it would have been
+    with pytest.raises(NotCached):
+        await world.begin(a_call(headers={b"cache-control": b"only-if-cached"}))
+    assert len(world.provider.calls) == 4
+
+
+async def test_in_shadow_mode_no_cache_leads_the_newest_flight() -> None:
+    world = World(Reply(), Reply(), Reply(), shadow=True)
+    first = await world.live(a_call(**STREAMED))
+    anew = await world.live(a_call(headers=NO_CACHE, **STREAMED))
+    assert would(anew)[0] == "miss"
+    assert world.flights.find(world.key(a_call()) or b"") is anew.reader.flight
+    assert would(await world.live(a_call(**STREAMED)))[0] == "collapsed"
+    assert world.flights.find(world.key(a_call()) or b"") is anew.reader.flight is not first.reader.flight
+    await world.flights.close()
+
+
+async def test_in_shadow_mode_a_bypass_has_no_shadow_and_is_not_kept() -> None:
+    world = World(whole(), shadow=True)
+    live = await world.live(a_call(headers={b"cache-control": b"no-store"}, **STREAMED))
+    assert would(live) == (None, "no-store")
+    await read(live)
+    assert (world.store.entries, world.meter.would) == ({}, [])
+
+
+async def test_in_shadow_mode_no_stale_answer_hides_that_the_provider_failed() -> None:
+    world = World(whole(), UpstreamConnectError("refused"), stale=30, shadow=True)
+    await read(await world.live(a_call(**STREAMED)))
+    world.clock.now += 61
+    with await world.live(a_call(**STREAMED)) as live, pytest.raises(UpstreamConnectError):
+        await world.pipeline.settle(live)
+
+
+async def test_in_shadow_mode_who_leaves_ends_the_call_that_was_his_alone() -> None:
+    world = World(Reply(), Reply(), shadow=True)
+    leader, other = [await world.live(a_call(**STREAMED)) for _ in range(2)]
+    await turns()
+    with leader:
+        pass
+    await turns()
+    assert list(world.flights) == [other.reader.flight]
+    await world.flights.close()
+
+
+async def test_in_shadow_mode_what_would_have_been_saved_is_what_was_paid_for_it() -> None:
+    leading = Reply()
+    world = routed(leading, whole(), whole(), shadow=True)
+    named = a_call(model="cheap", stream=True)
+    leader = await world.live(named, Grant("team-a", "pk_1"))
+    await turns()
+    await ended(await world.live(named, Grant("team-b", "pk_2")))
+    leading.come(*STREAM, b"")
+    await ended(leader)
+    await ended(await world.live(named, Grant("team-c", "pk_3")))
+    paid = Decimal("0.000005")
+    assert [bill.usd for bill in world.meter.bills] == [paid] * 3
+    assert world.meter.would == [("collapse", "cheap", paid, "team-b"), ("cache", "cheap", paid, "team-c")]
+
+
+async def test_in_shadow_mode_a_request_is_refused_for_its_cost_though_the_cache_would_have_answered() -> None:
+    world = routed(whole(), shadow=True)
+    live = await world.live(capped("1"))
+    await ended(live)
+    assert would(live)[0] == "miss"
+    with pytest.raises(OverCostCap):
+        await world.begin(capped("0.00000001"))
+    assert len(world.provider.calls) == 1
+
+
+async def test_an_answer_of_shadow_mode_is_a_hit_once_the_cache_is_on() -> None:
+    before = World(whole(), shadow=True)
+    await read(await before.live(a_call(**STREAMED)))
+    world = World()
+    world.store.entries = before.store.entries
+    assert (await world.hit(a_call())).entry.body == b"".join(STREAM)

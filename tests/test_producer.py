@@ -611,6 +611,85 @@ def test_where_nobody_is_left_the_last_error_is_the_answer(
     in_virtual_time(scene())
 
 
+# What the metrics are told.
+
+
+def test_who_is_asked_after_a_failure_is_told_as_a_repeat_or_a_fallback() -> None:
+    async def scene() -> None:
+        asked = Scene(says(500), says(500), says(500), good())
+        await asked.answer()
+        assert asked.trace == ["a status_500", "b status_500", "b status_500", "b ok"]
+        assert asked.meter.retries == [
+            ("sim", "b", "fallback"),
+            ("sim", "b", "repeat"),
+            ("sim", "b", "repeat"),
+        ]
+
+    in_virtual_time(scene())
+
+
+def test_a_first_attempt_and_a_repeat_that_is_not_made_are_no_retries() -> None:
+    async def scene() -> None:
+        asked = Scene(says(503), models="a")
+        await asked.answer(ITSELF)
+        assert asked.meter.retries == []
+
+    in_virtual_time(scene())
+
+
+def test_when_a_streams_events_came_is_told_from_the_first_that_says_something() -> None:
+    async def scene() -> None:
+        empty, *words = chunk(""), chunk("one"), chunk(" two"), chunk(finish="stop")
+        asked = Scene(Reply(empty, 3.0, words[0], 0.5, words[1], 0.25, words[2], b""), models="a")
+        await asked.answer()
+        ((provider, model, times),) = asked.meter.paces
+        assert (provider, model) == ("sim", "a")
+        assert [each - times[0] for each in times] == pytest.approx([0, 0.5, 0.75])
+
+    in_virtual_time(scene())
+
+
+def test_of_what_is_no_stream_or_says_nothing_there_is_no_pace() -> None:
+    async def scene() -> None:
+        for reply in (says(200, b'{"choices": []}'), Reply(chunk(""), b""), UpstreamReset("lost")):
+            asked = Scene(reply, models="a")
+            await asked.answer()
+            assert asked.meter.paces == []
+
+    in_virtual_time(scene())
+
+
+def test_lines_pauses_and_providers_are_elsewhere_until_a_stream_begins() -> None:
+    async def scene() -> None:
+        first = Reply()
+        stream = Reply(3.0, chunk("one"), 4.0, *STREAM, b"")
+        asked = Scene(first, says(503, retry_after="2"), stream, models="a", limiter=one_at_a_time("a"))
+        busy, waits = await behind_one(asked, 1)
+        now = asyncio.get_running_loop().time
+        began, elsewhere = now(), waits.flight.elsewhere
+        asyncio.get_running_loop().call_later(5.0, lambda: first.come(*STREAM, b""))
+        await waits.head()
+        assert now() - began >= 5 + 2 + 3
+        assert elsewhere.added(began, now()) == pytest.approx(0)
+        await waits.ended()
+        assert elsewhere.added(began, now()) == pytest.approx(4)
+        busy.leave()
+
+    in_virtual_time(scene())
+
+
+def test_json_is_elsewhere_until_it_is_whole() -> None:
+    async def scene() -> None:
+        asked = Scene(Reply(1.0, b"{", 2.0, b"}", 3.0, b"", **JSON), models="a")
+        reader, now = asked.lead(), asyncio.get_running_loop().time
+        await reader.ended()
+        assert reader.flight.elsewhere.added(0, now()) == pytest.approx(0)
+        assert reader.flight.elsewhere.kept(2, now()) == pytest.approx(0)
+        assert reader.flight.elsewhere.kept(2, now() + 0.5) == pytest.approx(0.5)
+
+    in_virtual_time(scene())
+
+
 # Waiting for a turn.
 
 

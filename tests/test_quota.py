@@ -127,7 +127,7 @@ def test_whose_turn_does_not_come_in_time_is_told_when_to_come_back(
     assert 50 <= int(late.headers["retry-after"]) <= 60
     assert "x-should-retry" not in late.headers
     assert (waiting(proxy), under_way(proxy), simulator.asked()) == (0, 0, 1)
-    assert counted(proxy.metrics(), "penstock_limit_refusals_total") == {("queue_timeout",): 1}
+    assert counted(proxy.metrics(), "penstock_limit_refusals_total") == {("", "queue_timeout"): 1}
     assert counted(proxy.metrics(), "penstock_attempts_total") == {("sim-instant", "sim", "ok"): 1}
 
 

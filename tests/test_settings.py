@@ -102,7 +102,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
             }
         },
         "models": {},
-        "routing": {"default_provider": None, "tiers": ()},
+        "log": {"format": "auto", "requests": True, "level": "info"},
+        "routing": {"default_provider": None, "tiers": (), "default_model": None},
         "routes": {},
         "keys": (),
     }
@@ -792,6 +793,7 @@ def test_the_example_shows_the_defaults_where_it_comments_a_setting_out() -> Non
     plain = load_settings(EXAMPLE)
     assert (shown.server, shown.data, shown.cache) == (plain.server, plain.data, plain.cache)
     assert (plain.server, plain.data, plain.cache) == (read().server, read().data, read().cache)
+    assert shown.log == plain.log == read().log
     for name, provider in shown.providers.items():
         assert provider.effective_auth == plain.providers[name].effective_auth
         assert msgspec.structs.replace(provider, auth=None) == plain.providers[name]
@@ -922,8 +924,10 @@ def test_a_key_that_would_never_be_sent_is_refused() -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"cache": {"mode": "shadow"}}, "cache.mode: must be one of: on, off"),
+        ({"cache": {"mode": "dark"}}, "cache.mode: must be one of: on, shadow, off"),
         ({"cache": {"sampled": "join"}}, "cache.sampled: must be one of: cache, collapse, bypass"),
+        ({"log": {"format": "xml"}}, "log.format: must be one of: auto, json, text"),
+        ({"log": {"level": "debug"}}, "log.level: must be one of: info, warning, error"),
         (
             {"providers": {"p": {"base_url": URL}, "a.b": {"base_url": URL, "auth": "basic"}}},
             "providers.a.b.auth: must be one of: client, key, none",
@@ -1041,6 +1045,13 @@ def test_nothing_has_an_empty_name(name: str) -> None:
         ({"routing": {"tiers": ["small", name]}}, "routing.tiers"),
     ]:
         assert refused(table) == f"file: {path}: an empty name stands there."
+
+
+def test_a_default_model_is_any_name_but_none_at_all() -> None:
+    assert read({"routing": {"default_model": "of-the-provider"}}).routing.default_model == "of-the-provider"
+    said = refused({"routing": {"default_model": ""}})
+    assert said == "file: routing.default_model: it is empty; name a model or a route, or leave it out."
+    assert refused({"routing": {"default_model": 5}}).startswith("file: routing.default_model: ")
 
 
 def test_tiers_stand_once_and_hold_what_models_say() -> None:

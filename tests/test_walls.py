@@ -17,7 +17,6 @@ from tests.support import CHAT, Json, Proxy, Silent, Simulator, ask, eventually,
 
 FORMS: dict[str, Json] = {"JSON": {}, "a stream": {"stream": True}}
 PROBES = ("/livez", "/readyz")
-REFUSED = 'penstock_requests_total{endpoint="chat",outcome="refused",status="503"}'
 
 
 @pytest.fixture
@@ -165,7 +164,7 @@ def test_a_cookie_of_the_provider_reaches_no_client_and_no_later_call(
 
 
 @pytest.mark.parametrize("origins", [[], ["https://app.example"]])
-@pytest.mark.parametrize("path", [CHAT, "/v1/models", "/v1/files", "/metrics"])
+@pytest.mark.parametrize("path", [CHAT, "/chat/stream", "/v1/models", "/v1/files", "/metrics"])
 def test_a_page_elsewhere_is_not_told_that_it_may_ask(
     path: str, origins: list[str], make_proxy: MakeProxy, simulator: Simulator
 ) -> None:
@@ -178,17 +177,55 @@ def test_a_page_elsewhere_is_not_told_that_it_may_ask(
     assert simulator.asked() == 0
 
 
+# T9: nothing that a request says becomes a label.
+
+
+def junk(proxy: Proxy, number: int) -> list[int]:
+    """What is answered to names and addresses that nobody knows, in all forms."""
+    name = f"junk-{number}"
+    said = {"messages": [{"role": "user", "content": name}], "model": name}
+    bodies = [said, said | {"stream": True}, said | {"user": name}]
+    answers = [proxy.http.post(CHAT, json=body, headers={"x-penstock-sample": str(number)}) for body in bodies]
+    answers.append(proxy.http.post("/chat/stream", json=said))
+    answers.append(proxy.http.post(CHAT, json=said, headers={"x-penstock-route": name}))
+    answers.append(proxy.http.get(f"/v1/models/{name}"))
+    answers.append(proxy.http.post(f"/v1/{name}/{name}", json=said))
+    answers.append(proxy.http.get(f"/{name}"))
+    return [one.status_code for one in answers]
+
+
+def test_requests_for_what_nobody_knows_add_no_series_after_the_first(make_proxy: MakeProxy, prompt: str) -> None:
+    proxy = make_proxy()
+    statuses = junk(proxy, 0)
+    first = proxy.metrics()
+    assert statuses == [404, 404, 404, 404, 400, 404, 404, 404]
+    for number in range(1, 51):
+        assert junk(proxy, number) == statuses
+    after = proxy.metrics()
+    assert after.keys() == first.keys()
+    assert not [name for name in after if "junk" in name.lower()]
+    for name in ("penstock_requests_total", "penstock_attempts_total"):
+        counts = [sum(value for each, value in found.items() if each.startswith(name)) for found in (first, after)]
+        assert counts[1] == 51 * counts[0] > 0
+
+
 # O3: probes.
+
+
+def asked_of(proxy: Proxy) -> dict[str, float]:
+    """All metrics that do not change by themselves."""
+    by_themselves = ("process_", "penstock_event_loop_lag", "penstock_data_")
+    return {name: value for name, value in proxy.metrics().items() if not name.startswith(by_themselves)}
 
 
 def test_probes_ask_nobody_anything(make_proxy: MakeProxy, silent: Silent) -> None:
     proxy = make_proxy(f"{silent.url}/v1")
-    before = proxy.metrics()
+    before = asked_of(proxy)
     for path in PROBES * 20:
         found = proxy.http.get(path)
         assert found.status_code == 200
         assert found.headers.get("set-cookie") is None
-    assert proxy.metrics() == before
+    assert asked_of(proxy) == before
 
 
 def test_a_provider_that_is_down_makes_nothing_unready(make_proxy: MakeProxy, prompt: str) -> None:
@@ -204,7 +241,7 @@ def test_probes_are_answered_while_every_answer_waits_for_its_provider(
     proxy = make_proxy(server={"max_flights": 3})
     with ExitStack() as stack, simulator.closed():
         wires = [stack.enter_context(Wire(proxy.url, ask(f"{prompt} {number}"))) for number in range(4)]
-        eventually(lambda: proxy.metrics().get(REFUSED) == 1)
+        eventually(lambda: proxy.count("penstock_requests_total", outcome="refused", status="503") == 1)
         for path in PROBES * 5:
             assert proxy.http.get(path).status_code == 200
     for wire in wires:

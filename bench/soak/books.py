@@ -8,6 +8,7 @@ each call is found in both.
 import asyncio
 import itertools
 import random
+import re
 import signal
 import sqlite3
 import sys
@@ -48,6 +49,7 @@ FAULTS: Final = (
 )
 # At a provider of its own: that it says no usage is found out once, for all of its models.
 ODD: Final = "odd"
+_LABELS: Final = re.compile(r'(\w+)="([^"]*)"')  # of a metric
 _TIMES: Final = 'breaker_failures = 0\nfirst_event_timeout = "1s"\nidle_timeout = "500ms"\ntotal_timeout = "2s"\n'
 
 
@@ -366,16 +368,15 @@ async def _agree(lab: Lab, proxy: Proxy, load: Load, data: Path, within: float) 
 
     lab.expect(await becomes(written, within) < within, "rows stay unwritten")
     metrics, books = await proxy.metrics(), Books(data)
-    counted = Counter(
-        f'penstock_requests_total{{endpoint="{row["endpoint"]}",outcome="{row["outcome"]}",status="{row["status"]}"}}'
-        for row in books.requests
-    )
-    strangers = 'penstock_requests_total{endpoint="chat",outcome="refused",status="401"}'
-    counted[strangers] += load.unknown
-    told = {name: count for name, count in metrics.items() if name.startswith("penstock_requests_total")}
-    told = {name: count for name, count in told.items() if 'endpoint="wire"' not in name}
-    for name in told.keys() | (+counted).keys():
-        lab.expect(told.get(name, 0) == counted[name], f"{name}: {told.get(name)} by the metrics, {counted[name]} rows")
+    counted = Counter((row["endpoint"], row["outcome"], str(row["status"])) for row in books.requests)
+    counted["chat", "refused", "401"] += load.unknown
+    told: Counter[tuple[str, str, str]] = Counter()
+    for name, count in metrics.items():
+        if name.startswith("penstock_requests_total") and 'endpoint="wire"' not in name:
+            labels = dict(_LABELS.findall(name))
+            told[labels["endpoint"], labels["outcome"], labels["status"]] += int(count)
+    for each in told.keys() | counted.keys():
+        lab.expect(told[each] == counted[each], f"{each}: {told[each]} by the metrics, {counted[each]} rows")
     passed = sum(row["endpoint"] == "passthrough" for row in books.attempts)
     lab.expect(passed == load.passed, f"{passed} rows of {load.passed} calls passed through")
     _same_money(lab, metrics, "penstock_cost_usd_total", books.charged)

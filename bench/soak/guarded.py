@@ -170,7 +170,7 @@ async def jumped(lab: Lab) -> str:
     with TemporaryDirectory() as directory:
         here = Path(directory)
         config, file = (
-            _written(directory, f'[data]\ndirectory = "{here}/data"\n{provider}{price}{keys}'),
+            _written(directory, f'[log]\nrequests = false\n[data]\ndirectory = "{here}/data"\n{provider}{price}{keys}'),
             here / "clock",
         )
         _jump_by(file, 0)

@@ -116,7 +116,8 @@ class Lab:
             here = Path(directory)
             base_url = upstream if isinstance(upstream, str) else local(upstream or self.simulator.port)
             config, log = here / "penstock.toml", here / "log"
-            config.write_text(f'[providers.sim]\nbase_url = "{base_url}"\n{settings}\n', encoding="utf-8")
+            table = f'[providers.sim]\nbase_url = "{base_url}"\n{settings}\n[log]\nformat = "text"\n'
+            config.write_text(table, encoding="utf-8")
             with log.open("w", encoding="utf-8") as words:
                 options = ("--config", str(config), "--port", "0", "--data-dir", str(data or here / "data"))
                 with started("proxy", "serve", *options, log=words, environ=environ, under=under) as running:
@@ -130,7 +131,7 @@ class Lab:
             unwanted = found is not None and not warns
             if found is not None and found[1] == "ERROR":
                 unwanted = not errs or errs not in line
-            bad = line.startswith("Traceback") or unwanted
+            bad = line.lstrip().startswith("Traceback") or unwanted
             self.expect(not bad, f"the proxy's log: {(found[2] if found else line)[:100]}")
 
     async def simulated(self) -> dict[str, Any]:

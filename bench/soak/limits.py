@@ -51,7 +51,7 @@ async def _sliding(lab: Lab) -> str:
         counts.append(await _thousand(lab, proxy, 0))
         await asyncio.sleep(max(0.0, over + 60 - time.monotonic()))
         counts.append(await _thousand(lab, proxy, A_MINUTE))
-        refused = await proxy.metric('penstock_limit_refusals_total{limit="requests"}')
+        refused = await proxy.metric('penstock_limit_refusals_total{key="team",limit="requests"}')
         lab.expect(refused == 3 * AT_ONCE - sum(counts), f"the metrics count {refused:.0f} refusals")
         await lab.all_quiet(proxy)
     return (

@@ -86,7 +86,7 @@ class Watch:
                 flights=metrics["penstock_flights"],
                 requests=metrics["penstock_requests_open"],
                 calls=(await self.lab.simulated())["open"],
-                tier=metrics["penstock_memory_tier_bytes"],
+                tier=metrics['penstock_store_bytes{tier="memory"}'],
                 busy=_cpu(running),
             )
         )

@@ -25,11 +25,11 @@ AT_ONCE = 50
 # Some answers lie in the database, some are files of their own.
 SMALL = "sim-instant;chunks=200"
 LARGE = "sim-instant;big=1500000"
-FAILED = 'penstock_store_events_total{event="disk_write_failed"}'
+FAILED = 'penstock_store_failures_total{event="write_failed",tier="disk"}'
 UNWRITTEN = 'penstock_ledger_events_total{event="write_failed"}'
 NO_LEDGER = 'penstock_ledger_events_total{event="unavailable"}'
 NOT_WRITTEN = "ledger: it cannot be written"  # as the log has it
-NO_DISK = 'penstock_store_events_total{event="disk_unavailable"}'
+NO_DISK = 'penstock_store_failures_total{event="unavailable",tier="disk"}'
 
 
 async def full_disk(lab: Lab) -> str:

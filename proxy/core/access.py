@@ -140,6 +140,10 @@ class Guard(msgspec.Struct, frozen=True):
     admin: bytes | None = None
     metrics: bytes | None = None
 
+    def is_admin(self, headers: Headers) -> bool:
+        """Does it show the admin key?"""
+        return self.admin is not None and hmac.compare_digest(digest(shown_key(headers)), self.admin)
+
     def check_admin(self, headers: Headers) -> None:
         """Raises Unauthorized, or Forbidden where there is no admin key."""
         if self.admin is None:

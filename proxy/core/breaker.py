@@ -95,6 +95,7 @@ class Health:
         self._at = at or {}
         self._limit = limit
         self.changed = False  # since the last snapshot
+        self.opened: dict[str, int] = {}  # how often, by a key's first word
         self._kept: OrderedDict[Key, Condition] = OrderedDict()  # the least recently touched first
 
     def _most(self, key: Key) -> int:
@@ -144,6 +145,7 @@ class Health:
                 return
         elif not _is_probe(kept, sent):
             return
+        self.opened[key[0]] = self.opened.get(key[0], 0) + 1
         opened = msgspec.structs.replace(kept, failures=0, openings=kept.openings + 1, opened=now, probe=None)
         self._put(key, opened, now)
 

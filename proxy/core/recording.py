@@ -76,6 +76,7 @@ class Recording:
         "dropped",
         "end",
         "events",
+        "first_token",
         "has_usage",
         "head",
         "max_entry",
@@ -91,6 +92,7 @@ class Recording:
         self.times = array("d")
         self.end: Ending | None = None
         self.has_usage = False
+        self.first_token: int | None = None  # which event of a stream was the first to say something
         self.templates: dict[tuple[bool, bool], list[bytes]] = {}  # by form, once it is finished
         self.convertible = False  # readable and complete: can be given in the other form
         self.size = 0  # bytes ever logged

@@ -1,8 +1,11 @@
 """One answer on its way out: a hit, a live recording, an error; and what the metrics will say of it."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Self
 
 from starlette.types import Send
@@ -10,8 +13,10 @@ from starlette.types import Send
 from proxy.complaints import Complaints
 from proxy.core.access import Grant
 from proxy.core.asker import Asker
+from proxy.core.bill import NOTHING
 from proxy.core.books import Answered, cut
 from proxy.core.call import Call
+from proxy.core.ranking import Ranking
 from proxy.core.recording import Broken, Clean, Head, Recording
 from proxy.core.status import forward_status, hit_status, passed_status, unanswered_status
 from proxy.core.view import shown, template_of
@@ -20,7 +25,7 @@ from proxy.endpoints.intake import ClientLeftError
 from proxy.endpoints.money import comment, hit_money, live_money
 from proxy.errors import Overloaded, PenstockError, ShuttingDown, UpstreamError
 from proxy.ids import Ids
-from proxy.interfaces import Clock, Ledger, Limiter, Meter, Visit
+from proxy.interfaces import Clock, Ledger, Limiter, Log, Meter, Visit
 from proxy.pipeline import Hit, Live
 from proxy.plans import Plan
 
@@ -31,6 +36,8 @@ EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 JSON = (b"content-type", b"application/json")
 LONGEST_NAME = 256  # characters of a model's name in a header; clients refuse headers without end
 UNBUFFERED = (b"x-accel-buffering", b"no")
+# What a provider passes through us, a page that somebody has stored there say, is no page of ours, for a browser.
+NO_PAGE = ((b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,19 @@ class Desk:
     complaints: Complaints
     limiter: Limiter
     ledger: Ledger
+    recent: deque[Answered]  # the newest last
+    log: Log | None = None
     cost_comment: bool = False  # at the end of a stream
+
+    def told(self, row: Answered, grant: Grant | None) -> None:
+        """A request is over: all who count, write down and show it are told the same."""
+        self.meter.answered(row, "" if grant is None else grant.name)
+        if row.asked or row.provider:  # else nobody was asked anything
+            self.recent.append(row)
+        if self.log is not None:
+            self.log.answered(row)
+        if grant is not None:  # whoever has no key writes nothing into our ledger
+            self.ledger.answered(row)
 
 
 def _unread() -> bool:
@@ -62,6 +81,8 @@ class Answer:
     _hit: Hit | None = None
     _live: Live | None = None
     _first: float | None = None
+    _token: float | None = None
+    _overhead: float | None = None
     _credited = False  # what its answer would have cost is saved
     _known: tuple[Header, ...] = ()  # what an error says too
     _passed_to = ""
@@ -104,9 +125,7 @@ class Answer:
             return False
         finally:
             self._leave()
-            self._desk.meter.request(self._endpoint, self.outcome, self._status)
-            if self.grant is not None:  # whoever has no key writes nothing into our ledger
-                self._desk.ledger.answered(self._row(self.grant))
+            self._desk.told(self._row(), self.grant)
 
     def _leave(self) -> None:
         """Give the key's place back. An answer that is made to its end though nobody reads it keeps it until then."""
@@ -118,11 +137,12 @@ class Answer:
         else:
             flight.task.add_done_callback(lambda _: visit.leave())
 
-    def _row(self, grant: Grant) -> Answered:
-        """What the ledger is told."""
+    def _row(self) -> Answered:
+        """What is told of it."""
         plan, hit, live = self._plan, self._hit, self._live
         provider, model = self._passed_to, ""
-        usage, saved, leader = None, None, None
+        usage, saved, leader, ranking = None, None, None, None
+        cost: Decimal | None = NOTHING
         if hit is not None:
             provider, model = hit.entry.meta.provider, hit.name
             usage, saved = hit.entry.meta.usage, hit.saved
@@ -130,14 +150,16 @@ class Answer:
             flight = live.reader.flight
             served, paid = flight.served, flight.bill
             provider, model = ("", "") if served is None else (served.target.provider, served.name)
-            usage = None if paid is None else paid.usage
+            usage, ranking = None if paid is None else paid.usage, flight.ranking
             if live.is_free:
                 leader = flight.asker.request
                 saved = paid.usd if paid is not None and self._credited else None
+            else:
+                cost = None if paid is None else paid.usd
         return Answered(
             request=self.id.decode(),
             at=self._at,
-            key=grant.id,
+            key="" if self.grant is None else self.grant.id,
             endpoint=self._endpoint,
             asked="" if plan is None else cut(plan.call.model),
             outcome=self.outcome,
@@ -151,6 +173,13 @@ class Answer:
             total=self._now() - self._began,
             leader=leader,
             entry=None if plan is None else plan.key,
+            cost=cost,
+            token=self._token,
+            overhead=self._overhead,
+            route=None if ranking is None or plan is None else plan.choice.route,
+            why=None if ranking is None else ranking.why,
+            passed_over=() if ranking is None else _passed_over(ranking),
+            shadow=None if live is None else live.plan.verdict.shadow,
         )
 
     def _new_id(self) -> bytes:
@@ -158,8 +187,19 @@ class Answer:
         return b'"' + self._ids.completion() + b'"'
 
     def _first_byte(self) -> None:
-        self._first = self._now() - self._began
-        self._desk.meter.first_byte(self._endpoint, self.outcome, self._first)
+        now = self._now()
+        self._first, live = now - self._began, self._live
+        if self._hit is not None:
+            self._overhead = self._first
+        elif live is not None:
+            away = live.reader.flight.elsewhere
+            self._overhead = (away.kept if live.is_free else away.added)(self._began, now)
+
+    def _spoke(self, live: Live) -> None:
+        """An event of a stream has been sent: was it the first that says something?"""
+        said = live.reader.recording.first_token
+        if self._token is None and said is not None and live.reader.position > said:
+            self._token = self._now() - self._began
 
     async def refuse(self, error: PenstockError) -> None:
         self._status = error.status
@@ -177,13 +217,24 @@ class Answer:
 
     def forwarded(self, live: Live) -> None:
         """The provider is asked, or was for somebody else."""
-        self.outcome = "collapsed" if live.collapsed else "bypass" if live.plan.key is None else "miss"
+        beside_the_cache = live.plan.key is None or live.plan.verdict.shadow is not None
+        self.outcome = "collapsed" if live.collapsed else "bypass" if beside_the_cache else "miss"
         self._live = live
 
     def _forwarded_headers(self, live: Live, *, stored: bool = False) -> tuple[Header, ...]:
         status = (b"cache-status", self._forward_status(live, stored=stored))
         served = live.reader.flight.served
         return (status,) if served is None else (status, *_target(served.target.provider, served.target.upstream))
+
+    @property
+    def given(self) -> Hit | Live | None:
+        """Where what is answered comes from, once that is known."""
+        return self._hit or self._live
+
+    def broke(self, error: PenstockError) -> None:
+        """It failed after its head was sent."""
+        self.outcome = "broken"
+        self._code = error.code
 
     async def _break_off(self, said: Iterable[Header], tail: bytes, error: PenstockError) -> None:
         """One error event where a whole one ended, then no clean end."""
@@ -205,7 +256,7 @@ class Answer:
         """The provider is asked what Penstock does not understand."""
         self.outcome = "bypass"
         self._passed_to = provider
-        self._known = ((b"cache-status", passed_status()), (b"x-penstock-provider", _token(provider)))
+        self._known = ((b"cache-status", passed_status()), (b"x-penstock-provider", _token(provider)), *NO_PAGE)
 
     async def pass_on(
         self, status: int, headers: Iterable[Header], pieces: AsyncIterator[bytes]
@@ -248,6 +299,7 @@ class Answer:
         template = hit.entry.template(stream=call.stream, usage=call.wants_usage)
         headers = self._hit_headers(call, hit)
         self._first_byte()
+        self._token = self._first if call.stream else None
         new_id = self._ids.completion()
         size = sum(map(len, template)) + len(new_id) * (len(template) - 1)
         if size <= PIECE:
@@ -268,12 +320,14 @@ class Answer:
         times = hit.entry.times
         await self._start(200, self._hit_headers(call, hit))
         began = self._now()
-        for index, frame in enumerate(frames):
-            due = began + times[min(index, len(times) - 1)]
-            await asyncio.sleep(max(0.0, due - self._now()))
-            if index == 0:
-                self._first_byte()
-            await self._body(frame)
+        with self._streaming():
+            for index, frame in enumerate(frames):
+                due = began + times[min(index, len(times) - 1)]
+                await asyncio.sleep(max(0.0, due - self._now()))
+                if index == 0:
+                    self._first_byte()
+                    self._overhead, self._token = None, self._first  # as it was recorded: nobody's fault
+                await self._body(frame)
         await self._body(b"", more=False)
 
     def _hit_headers(self, call: Call, hit: Hit) -> list[Header]:
@@ -325,6 +379,7 @@ class Answer:
             body = self._ids.completion().join(template)
             media = EVENT_STREAM if wants_stream else JSON
         self._first_byte()
+        self._token = self._first if media is EVENT_STREAM else None
         headers = [media, *self._live_headers(live, head, keeps=live.reader.flight.kept), *live_money(live)]
         await send_whole(self._send, head.status, headers, body)
         self._credit(live)
@@ -334,7 +389,6 @@ class Answer:
         flight = live.reader.flight
         if live.is_free and flight.bill is not None and flight.served is not None:
             self._credited = True
-            self._desk.meter.saved("collapse", flight.served, flight.bill.usd)
 
     async def _stream(self, call: Call, live: Live, head: Head) -> None:
         reader, recording = live.reader, live.reader.recording
@@ -344,7 +398,7 @@ class Answer:
         headers = self._live_headers(live, head, keeps=keeps)
         await self._start(200, [(b"content-type", head.content_type), UNBUFFERED, *headers])
         self._first_byte()
-        with _Heartbeat(live):
+        with self._streaming(), _Heartbeat(live):
             while True:
                 events = await reader.more()
                 body = b"".join([shown(event, strip_usage=strip, new_id=new_id) for event in events])
@@ -352,7 +406,17 @@ class Answer:
                     break
                 if body or not events:
                     await self._send({"type": "http.response.body", "body": body or PING, "more_body": True})
-        await self._close(live, body)
+                    self._spoke(live)
+            await self._close(live, body)
+            self._spoke(live)
+
+    @contextmanager
+    def _streaming(self) -> Iterator[None]:
+        self._desk.meter.streams += 1
+        try:
+            yield
+        finally:
+            self._desk.meter.streams -= 1
 
     async def _close(self, live: Live, last: bytes) -> None:
         """The last events. After a failure: one error event, then no clean end, which is what makes a client raise."""
@@ -420,6 +484,10 @@ class _Heartbeat:
 
     def __exit__(self, *_: object) -> None:
         self._handle.cancel()
+
+
+def _passed_over(ranking: Ranking) -> tuple[tuple[str, str], ...]:
+    return tuple([(each.option.name, each.reason or "") for each in ranking.dropped])
 
 
 def recording_template(recording: Recording, head: Head, *, stream: bool, usage: bool) -> list[bytes]:

@@ -62,7 +62,7 @@ async def calling(
         took, usd = desk.clock.monotonic() - began, NOTHING if called.is_free else cost
         ended = Attempted(asker.request, 1, called.result, called.status, None, usd, False, None, took)
         if sent:
-            desk.meter.attempt(provider.name, "", called.result)
+            desk.meter.attempt(provider.name, "", called.result, took)
             desk.ledger.attempted(ended)
         if called.error is not None:
             desk.complaints.failed(provider.name, called.error)

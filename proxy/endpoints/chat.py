@@ -1,6 +1,6 @@
 """`/v1/chat/completions`, with or without its prefix, and Azure's address of it: a call's bytes, its answer's bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -54,15 +54,23 @@ class ChatCompletions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with Answer(self.endpoint, send, self._desk) as answer:
-            headers = header_map(scope["headers"])
-            grant = answer.grant = self._door.check(headers)
-            raw = await read_body(receive, self._door)
-            answer.unread = _read
-            address = scope["query_string"], scope.get("path_params", _NONE).get("deployment")
-            plan = self._plan(raw, address, headers, grant)
-            answer.understood(plan)
-            asker = answer.admit(grant)  # what makes no sense, or may not be asked for, does not count
-            await self._answer(plan, asker, receive, answer)
+            await self.answer(scope, receive, answer)
+
+    async def answer(
+        self, scope: Scope, receive: Receive, answer: Answer, meaning: Callable[[bytes], bytes] | None = None
+    ) -> None:
+        """Within an Answer. `meaning`: the chat completion that a body comes to, where it is none itself."""
+        headers = header_map(scope["headers"])
+        grant = answer.grant = self._door.check(headers)
+        raw = await read_body(receive, self._door)
+        answer.unread = _read
+        if meaning is not None:
+            raw = meaning(raw)
+        address = scope["query_string"], scope.get("path_params", _NONE).get("deployment")
+        plan = self._plan(raw, address, headers, grant)
+        answer.understood(plan)
+        asker = answer.admit(grant)  # what makes no sense, or may not be asked for, does not count
+        await self._answer(plan, asker, receive, answer)
 
     def _plan(self, raw: bytes, address: Address, headers: Headers, grant: Grant) -> Plan:
         """What the request comes to; remembered, for when the same bytes come again."""

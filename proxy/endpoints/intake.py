@@ -72,10 +72,14 @@ class Door(msgspec.Struct, frozen=True):
         return self.access.grant(headers, self.wall())
 
     def check_origin(self, headers: Headers) -> None:
-        origin = headers.get(b"origin")
-        if origin is not None and origin.decode("latin-1") not in self.origins:
+        """Is it no page, one of our own, or one that is named? Raises Forbidden.
+
+        A page that has rebound its name is our own by that name; what it lacks is loopback's, or a key.
+        """
+        origin, host = headers.get(b"origin"), headers.get(b"host", b"")
+        if origin is not None and origin.decode("latin-1") not in self.origins and not _is_own(origin, host):
             raise Forbidden("This Origin is not named in server.cors_origins.")
-        if self.loopback_only and not self.access.any_made and not _is_loopback(headers.get(b"host", b"")):
+        if self.loopback_only and not self.access.any_made and not _is_loopback(host):
             raise Forbidden("Without keys this proxy answers to loopback names only (localhost, 127.0.0.1, [::1]).")
 
     def check_admin(self, headers: Headers) -> None:
@@ -83,18 +87,44 @@ class Door(msgspec.Struct, frozen=True):
         self.check_origin(headers)
         self.guard.check_admin(headers)
 
+    def check_viewer(self, headers: Headers) -> Grant | None:
+        """Whose figures may it see? None: everybody's, by the admin key, or under loopback's own names without keys.
+
+        Raises Forbidden or Unauthorized.
+        """
+        self.check_origin(headers)
+        if self.guard.is_admin(headers):
+            return None
+        if self.access.any_made:
+            return self.access.grant(headers, self.wall())
+        if not self._is_direct(headers):
+            self.guard.check_admin(headers)
+        return None
+
     def check_scraper(self, headers: Headers) -> None:
         """May it read the metrics? Under loopback's own names without a key; what stands before it uses others.
 
         Raises Forbidden or Unauthorized.
         """
         self.check_origin(headers)
-        direct = self.loopback_only and FORWARDED.isdisjoint(headers) and _is_loopback(headers.get(b"host", b""))
-        if not direct:
+        if not self._is_direct(headers):
             self.guard.check_scraper(headers)
+
+    def _is_direct(self, headers: Headers) -> bool:
+        """Does it come from this machine, and not through another proxy?"""
+        return self.loopback_only and FORWARDED.isdisjoint(headers) and _is_loopback(headers.get(b"host", b""))
 
     def too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"The body is larger than {self.max_body} bytes (server.max_body).")
+
+
+def _is_own(origin: bytes, host: bytes) -> bool:
+    """Is this the Origin of a page that came from here? Its scheme is that of whatever ends TLS before us.
+
+    Browsers write the name in lower case and leave the scheme's own port out, in both headers alike.
+    """
+    scheme, _, address = origin.partition(b"://")
+    return scheme in (b"http", b"https") and address == host != b""
 
 
 @lru_cache(maxsize=64)

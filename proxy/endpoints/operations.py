@@ -1,9 +1,10 @@
 """`/livez`, `/readyz`, `/metrics`: for whoever runs Penstock. They touch no provider and no disk."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from proxy.core.call import header_map
 from proxy.endpoints.gate import Gate
@@ -16,11 +17,19 @@ PLAIN = "text/plain; charset=utf-8"
 class Operations:
     """`exposition` gives the metrics in Prometheus' text format, of `media_type`."""
 
-    def __init__(self, exposition: Callable[[], bytes], media_type: str, door: Door) -> None:
+    def __init__(self, exposition: Callable[[], Awaitable[bytes]], media_type: str, door: Door) -> None:
         self._door = door
         self._exposition = exposition
         self._media_type = media_type
         self.gate: Gate | None = None
+
+    @property
+    def routes(self) -> list[Route]:
+        return [
+            Route("/livez", self.livez),
+            Route("/readyz", self.readyz),
+            Route("/metrics", self.metrics),
+        ]
 
     async def livez(self, _: Request) -> Response:
         """The process answers. Nothing else is asked: a check that looks further restarts healthy proxies."""
@@ -35,4 +44,4 @@ class Operations:
     async def metrics(self, request: Request) -> Response:
         """For a scraper, not for a web page. Raises Forbidden or Unauthorized."""
         self._door.check_scraper(header_map(request.scope["headers"]))
-        return Response(self._exposition(), media_type=self._media_type)
+        return Response(await self._exposition(), media_type=self._media_type)

@@ -40,11 +40,14 @@ _MISSHAPEN = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MI
 
 @dataclass(frozen=True, slots=True)
 class DiskStats:
-    """`bytes` counts the database's pages and the files, expired entries included, the write-ahead log not."""
+    """`bytes` counts the database's pages and the files, expired entries included, the write-ahead log not.
+    `evictions`: entries that went to make room, or as they had expired, since this process opened it.
+    """
 
     entries: int
     bytes: int
     limit: int
+    evictions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,7 @@ class DiskTier:
     def stats(self) -> DiskStats:
         """Raises FAILURES."""
         try:
-            return DiskStats(len(self._cache), self._cache.volume(), self._limit)
+            return DiskStats(len(self._cache), self._cache.volume(), self._limit, self._cache.culled)
         except FAILURES as error:
             self._failed(error)
             raise

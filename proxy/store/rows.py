@@ -12,7 +12,7 @@ import re
 import sqlite3
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,6 +110,7 @@ class RowCache(diskcache.Cache):  # type: ignore[misc]
 
     def __init__(self, directory: Path, size_limit: int) -> None:
         self._ours = _SETTINGS | {"size_limit": size_limit}
+        self.culled = 0  # rows that went as others came, or as they had expired
         if os.path.expandvars(directory) != str(directory):
             raise OSError(f"{directory}: diskcache would take $ for a variable")
         super().__init__(str(directory), timeout=1, disk=ByteDisk, **self._ours)
@@ -139,6 +140,20 @@ class RowCache(diskcache.Cache):  # type: ignore[misc]
             stored = True
         finally:
             self.disk.settle(stored=stored)
+
+    def _cull(self, now: float, sql: Any, cleanup: Callable[[object], None], limit: int | None = None) -> None:
+        """diskcache's own part of a put, which tells of each row that goes."""
+
+        def counted(filename: object) -> None:
+            self.culled += 1
+            cleanup(filename)
+
+        super()._cull(now, sql, counted, limit)
+
+    def cull(self, retry: bool = False) -> int:
+        count = int(super().cull(retry))
+        self.culled += count
+        return count
 
     def all_keys(self) -> list[object]:
         """What stands in the key column, unchecked, expired rows included."""

@@ -198,6 +198,19 @@ def test_a_shorter_cooldown_never_shortens_a_longer_one() -> None:
     assert health.until(KEY, NOW + 25) == 10
 
 
+def test_how_often_breakers_opened_is_counted_by_provider() -> None:
+    health = Health()
+    fail(health, times=FAILURES + 3)  # what was under way when it opened opens nothing
+    assert health.opened == {"acme": 1}
+    assert health.take(KEY, NOW + PAUSE)
+    health.bad(KEY, NOW + PAUSE)
+    for _ in range(FAILURES):
+        health.bad(("other", "model", ""), NOW)
+    assert health.opened == {"acme": 2, "other": 1}
+    health.good(KEY, NOW + PAUSE)
+    assert health.opened == {"acme": 2, "other": 1}
+
+
 def test_a_cooldown_outlives_an_answer_and_the_breaker_does_not_heed_it() -> None:
     health = Health()
     health.cool(KEY, NOW, 20)

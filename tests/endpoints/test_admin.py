@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from decimal import Decimal
 from typing import Any
 
@@ -59,7 +60,7 @@ class Rig:
         access = Access({digest(b"sk-client"): OWN.grant})
         door = door or a_door(guard=Guard(digest(b"admin"), digest(b"scraper")), access=access)
         clock = SystemClock()
-        desk = Desk(Ids(), fakes.Meter(), clock, Complaints(time.monotonic), no_limits(clock), Book())
+        desk = Desk(Ids(), fakes.Meter(), clock, Complaints(time.monotonic), no_limits(clock), Book(), deque())
         office = Office(self.keys, self._balance, self._spend, lambda: [FLIGHT], self._purge)
         app = Starlette(routes=Admin(office, door, desk).routes)
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost", headers=ADMIN)

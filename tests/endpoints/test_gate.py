@@ -6,7 +6,6 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.endpoints.client import send_whole
@@ -193,9 +192,12 @@ async def test_what_is_not_http_is_left_alone() -> None:
 
 def operated() -> tuple[Gate, ASGIApp]:
     """A gate before `/livez`, `/readyz` and `/metrics`."""
-    operations = Operations(lambda: b"penstock_flights 0\n", "text/plain; version=0.0.4", a_door())
-    routes = [Route(f"/{name}", getattr(operations, name)) for name in ("livez", "readyz", "metrics")]
-    gate = operations.gate = Gate(Starlette(routes=routes), {})
+
+    async def exposition() -> bytes:
+        return b"penstock_flights 0\n"
+
+    operations = Operations(exposition, "text/plain; version=0.0.4", a_door())
+    gate = operations.gate = Gate(Starlette(routes=operations.routes), {})
     return gate, gate
 
 

@@ -128,6 +128,59 @@ def test_a_web_page_elsewhere_is_refused_unless_it_is_named(origin: bytes) -> No
         assert (error.status, error.code) == (403, "forbidden")
 
 
+OWN = [
+    (b"http://localhost:8080", b"localhost:8080"),
+    (b"https://localhost:8080", b"localhost:8080"),  # what ends TLS stands before us
+    (b"http://127.0.0.1", b"127.0.0.1"),
+    (b"http://[::1]:8080", b"[::1]:8080"),
+]
+
+
+@pytest.mark.parametrize(("origin", "host"), OWN)
+def test_a_page_that_came_from_here_is_let_in(origin: bytes, host: bytes) -> None:
+    for door in (DOOR, PUBLIC):
+        assert refusal({b"origin": origin, b"host": host}, door) is None
+
+
+NOT_OURS = [
+    (b"http://localhost:3000", b"localhost:8080"),  # another server of this machine
+    (b"http://localhost", b"localhost:8080"),
+    (b"http://127.0.0.1:8080", b"localhost:8080"),
+    (b"http://localhost:8080.evil.example", b"localhost:8080"),
+    (b"http://evil.example/localhost:8080", b"localhost:8080"),
+    (b"http://localhost:8080@evil.example", b"localhost:8080"),
+    (b"http://evil.example@localhost:8080", b"localhost:8080"),
+    (b"file://localhost:8080", b"localhost:8080"),
+    (b"chrome-extension://localhost:8080", b"localhost:8080"),
+    (b"localhost:8080", b"localhost:8080"),
+    (b"://localhost:8080", b"localhost:8080"),
+    (b"http://", b""),
+    (b"http://http://localhost", b"localhost"),
+]
+
+
+@pytest.mark.parametrize(("origin", "host"), NOT_OURS)
+def test_a_page_that_came_from_somewhere_else_is_not(origin: bytes, host: bytes) -> None:
+    for door in (DOOR, PUBLIC):
+        assert type(refusal({b"origin": origin, b"host": host}, door)) is Forbidden
+
+
+def test_without_a_host_no_page_came_from_here() -> None:
+    with pytest.raises(Forbidden):
+        PUBLIC.check({b"origin": b"http://", b"content-type": b"application/json"})
+
+
+def test_a_page_that_has_rebound_its_name_still_lacks_loopbacks_or_a_key() -> None:
+    rebound = {b"origin": b"http://evil.example:8080", b"host": b"evil.example:8080"}
+    assert type(refusal(rebound)) is Forbidden
+    keyed = a_door(access=Access({digest(b"sk"): Grant("a", "a")}))
+    assert type(refusal(rebound, keyed)) is Unauthorized
+    with pytest.raises(Unauthorized):
+        a_door(guard=KEYED, access=Access({}, any_made=True)).check_scraper(rebound)
+    with pytest.raises(Unauthorized):
+        a_door(guard=KEYED).check_admin({**rebound, b"host": b"localhost", b"origin": b"http://localhost"})
+
+
 @pytest.mark.parametrize(
     "media",
     [b"application/json", b"application/json; charset=utf-8", b" Application/JSON ;x", b"application/vnd.api+json"],

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from proxy.clock import SystemClock
 from proxy.complaints import Complaints
 from proxy.core.access import Access, Grant, digest
+from proxy.core.books import Answered
 from proxy.endpoints.answer import Desk
 from proxy.endpoints.models import Models
 from proxy.errors import PenstockError, UpstreamConnectError
@@ -68,8 +70,8 @@ class FakeMeter(fakes.Meter):
         super().__init__()
         self.seen: list[tuple[str, str, int]] = []
 
-    def request(self, endpoint: str, outcome: str, status: int) -> None:
-        self.seen.append((endpoint, outcome, status))
+    def answered(self, row: Answered, key: str) -> None:  # noqa: ARG002 - of the protocol
+        self.seen.append((row.endpoint, row.outcome, row.status))
 
 
 class Rig:
@@ -82,7 +84,9 @@ class Rig:
             named,
             self.provider,
             a_door(access=access),
-            Desk(Ids(), self.meter, SystemClock(), Complaints(time.monotonic), no_limits(SystemClock()), Book()),
+            Desk(
+                Ids(), self.meter, SystemClock(), Complaints(time.monotonic), no_limits(SystemClock()), Book(), deque()
+            ),
         )
         self.hangs_up = asyncio.Event()
         self.sent: list[dict[str, Any]] = []

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from proxy.app import EXPOSED
 from proxy.endpoints.refusals import Refusals
+from proxy.entrance import EXPOSED
 from proxy.errors import Forbidden
 from proxy.ids import Ids
 from tests.conftest import MakeProxy

@@ -210,9 +210,21 @@ def test_three_times_the_limit_stays_within_it(tmp_path: Path, size: int) -> Non
         assert on_disk(tmp_path) <= limit + LOG
     assert tier.get(b"%d" % (count - 1)) == blob
     assert tier.get(b"0") is None
-    assert tier.stats().bytes > limit // 2
+    stats = tier.stats()
+    assert stats.bytes > limit // 2
+    assert stats.entries + stats.evictions == count
     tier.close()
     assert on_disk(tmp_path) <= limit + LOG
+
+
+def test_what_has_expired_counts_as_an_eviction_once_it_goes(tier: DiskTier) -> None:
+    for number in range(3):
+        tier.put(b"%d" % number, b"blob", -1.0)
+    for _ in range(10):
+        tier.put(KEY, b"blob", 60)
+    assert (tier.stats().entries, tier.stats().evictions) == (1, 3)
+    assert tier.delete(KEY)
+    assert tier.stats().evictions == 3
 
 
 def test_a_large_blob_after_many_small_ones_stays_within_the_limit(tmp_path: Path) -> None:

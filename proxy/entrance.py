@@ -1,0 +1,100 @@
+"""Who may come in, and who answers at which path."""
+
+from collections.abc import Iterable
+
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from proxy import __version__
+from proxy.core.access import Access, Guard
+from proxy.core.load import Load
+from proxy.endpoints.answer import Desk
+from proxy.endpoints.chat import ChatCompletions, Options
+from proxy.endpoints.console import About, Console
+from proxy.endpoints.gate import Gate
+from proxy.endpoints.intake import Door
+from proxy.endpoints.models import Models
+from proxy.endpoints.passthrough import Passthrough
+from proxy.endpoints.refusals import Refusals
+from proxy.endpoints.stream import ChatStream
+from proxy.interfaces import Clock, Provider
+from proxy.pipeline import Pipeline
+from proxy.settings import Settings
+
+CHAT = ("/v1/chat/completions", "/chat/completions")  # some SDKs are given a base_url without /v1
+STREAM = "/chat/stream"
+
+# Headers that pages may read; a browser takes no prefix.
+EXPOSED = """
+cache-status age x-request-id x-penstock-request-id x-penstock-model x-penstock-provider
+x-penstock-cost-usd x-penstock-saved-usd x-penstock-saved-by x-penstock-prompt-cache-saved-usd
+retry-after retry-after-ms x-should-retry openai-processing-ms openai-version
+x-ratelimit-limit-requests x-ratelimit-remaining-requests x-ratelimit-reset-requests
+x-ratelimit-limit-tokens x-ratelimit-remaining-tokens x-ratelimit-reset-tokens
+"""
+
+
+def door_of(settings: Settings, access: Access, guard: Guard, load: Load, clock: Clock) -> Door:
+    server = settings.server
+    return Door(
+        origins=frozenset(server.cors_origins),
+        loopback_only=server.loopback,
+        max_body=server.max_body,
+        body_timeout=server.body_timeout,
+        access=access,
+        wall=clock.wall,
+        load=load,
+        guard=guard,
+    )
+
+
+def gate_of(
+    settings: Settings, pipeline: Pipeline, provider: Provider, desk: Desk, door: Door, own: Iterable[Route]
+) -> Gate:
+    """All endpoints. `provider`: the default one; `own`: what is for whoever runs the proxy."""
+    forward = tuple(sorted(name.lower().encode() for name in settings.server.forward_headers))
+    options = Options(forward=forward, recorded_pace=settings.cache.replay == "recorded")
+    chat = ChatCompletions(pipeline, door, options, desk)
+    stream = ChatStream(chat, settings.routing.default_model, desk)
+    models = Models([*settings.routes, *settings.models], provider, door, desk)
+    passthrough = Passthrough(provider, door, forward, desk)
+    routes = [
+        *(Route(path, chat, methods=["POST"]) for path in CHAT),
+        Route(STREAM, stream, methods=["POST"]),
+        Route("/openai/deployments/{deployment:path}/chat/completions", chat, methods=["POST"]),
+        Route("/v1/models", models, methods=["GET"]),
+        Route("/v1/models/{model:path}", models, methods=["GET"]),
+        Route("/v1/{path:path}", passthrough),
+        *own,
+        *Console(door, lambda: _about(settings, door)).routes,
+    ]
+    app = Starlette(routes=routes, exception_handlers=Refusals(desk.ids).handlers)
+    app.router.redirect_slashes = False  # its redirect goes to whatever Host the request names
+    return Gate(app, {**dict.fromkeys(CHAT, chat), STREAM: stream})
+
+
+def _about(settings: Settings, door: Door) -> About:
+    default = settings.providers[settings.default_provider]
+    return About(
+        version=__version__,
+        keys=door.access.any_made,
+        provider_key=default.effective_auth == "client" and not door.access.any_made,
+        default_model=settings.routing.default_model,
+        mode=settings.cache.mode,
+    )
+
+
+def for_pages(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+    """Pages of these origins may call the proxy and read what it says of an answer."""
+    if not origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=("*",),
+        allow_private_network=True,
+        expose_headers=EXPOSED.split(),
+    )
