@@ -216,7 +216,7 @@ class Accounts:
         if note.minute != minute:
             usage, at = entry.meta.usage, datetime.fromtimestamp(now, UTC)
             note.usd = None if usage is None else worth(option, usage, at, entry.meta.service)
-            note.minute = minute
+            note.minute, note.said = minute, ()
         return note.usd
 
     async def close(self) -> None:

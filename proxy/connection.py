@@ -71,6 +71,11 @@ class Corked:
         else:
             self._transport.write(data)
 
+    def hold(self, head: bytes) -> None:
+        """Write it together with what is written next, which is at once: no turn of the loop comes in between."""
+        if not self._transport.is_closing():
+            self._held += head
+
     def _flush(self) -> None:
         if self._held:
             self.write(b"")

@@ -10,14 +10,18 @@ from typing import Any, Final
 from uvicorn._types import ASGISendEvent, HTTPResponseStartEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from proxy.connection import Corked
+
 # What says how the body ends, and what becomes of the connection. Names come in lower case, whoever made them.
 MEANT: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+FOLLOWED: Final = "penstock.followed"  # in a head's message: that of its body comes at once
 NEVER: Final = bytes([*range(9), 11, 12, *range(14, 32), 127])  # bytes that no line of a head holds
 
 
 class Cycle(RequestResponseCycle):
     """Made of uvicorn's by `adopt`, as its protocol makes no other class."""
 
+    transport: Corked  # type: ignore[assignment]  # as far as anybody asks, it is an asyncio.Transport
     _closes = False  # its headers say so
 
     @classmethod
@@ -48,7 +52,7 @@ class Cycle(RequestResponseCycle):
         lines = len(headers) + 2
         if head.count(b"\n") != lines or head.count(b"\r") != lines or len(head.translate(None, NEVER)) != len(head):
             raise RuntimeError("a header of this answer holds what none may")
-        self.transport.write(head)
+        (self.transport.hold if FOLLOWED in message else self.transport.write)(head)
 
     def _heed(self, name: bytes, value: bytes) -> None:
         if name == b"content-length" and self.chunked_encoding is None:

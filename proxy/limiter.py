@@ -335,7 +335,8 @@ def _used(limits: Limits, quota: Quota | None, now: float) -> dict[Kind, tuple[i
 def _left(window: Window | None, limit: int, now: float) -> tuple[bytes, bytes]:
     if window is None:
         return b"%d" % limit, b"0s"
-    return b"%d" % max(0, limit - window.used(now)), write_duration(window.reset(now))
+    used, reset = window.standing(now)
+    return b"%d" % max(0, limit - used), write_duration(reset)
 
 
 def _told(seconds: float) -> float:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Self
 
+import msgspec
+
 from proxy.accounts import Accounts
 from proxy.claims import Claimed, Claims
 from proxy.core import keep, policy
@@ -32,8 +34,7 @@ from proxy.router import Ranked, Router
 OF_THE_PAYER = (InsufficientQuota, ModelNotPriced, RateLimited, LedgerUnavailable)
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(msgspec.Struct, frozen=True):
     """Answered from the store; what the answer would cost now is `saved`, in USD. `stale`: as the provider failed."""
 
     entry: Entry

@@ -54,6 +54,7 @@ class Protocol(HttpToolsProtocol):
         self._bounds = bounds
         self._on_refused = on_refused
         self.scope: dict[str, Any] = {}  # type: ignore[assignment]
+        self._said: set[bytes] = set()  # of ONLY_ONE, in the head that comes
 
     _running: RequestResponseCycle | None = None  # the one that is being answered; `cycle` is the newest
     _in_head = False
@@ -198,6 +199,7 @@ class Protocol(HttpToolsProtocol):
             return
         self._in_head = True
         self._head_size = 0
+        self._said.clear()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -216,8 +218,10 @@ class Protocol(HttpToolsProtocol):
         self._head_size += len(name) + len(value)
         if len(self.headers) >= self._bounds.headers or self._head_size > self._bounds.head:
             self._stop(self._too_large())
-        if name in ONLY_ONE and any(name == other for other, _ in self.headers):
-            self._stop(InvalidRequest(f"There may be only one `{name.decode().title()}` header."))
+        if name in ONLY_ONE:
+            if name in self._said:
+                self._stop(InvalidRequest(f"There may be only one `{name.decode().title()}` header."))
+            self._said.add(name)
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))

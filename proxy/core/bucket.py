@@ -97,9 +97,10 @@ class Window:
                     return cell.last + MINUTE - now
         return math.inf
 
-    def reset(self, now: float) -> float:
-        """Seconds until nothing is in it any more."""
-        return self._cells[-1].last + MINUTE - now if self.used(now) else 0.0
+    def standing(self, now: float) -> tuple[int, float]:
+        """What is used, and in how many seconds nothing of that will be in it any more."""
+        used = self.used(now)
+        return used, self._cells[-1].last + MINUTE - now if used else 0.0
 
     def _turn(self, now: float) -> None:
         cells = self._cells

@@ -45,10 +45,11 @@ class Meta(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(slots=True)
 class Worth:
-    """What an answer would cost in USD, as it was reckoned last; `minute` since the epoch."""
+    """What an answer would cost in USD, as it was reckoned last; `minute` since the epoch. `said`: in headers."""
 
     minute: int = -1
     usd: Decimal | None = None
+    said: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

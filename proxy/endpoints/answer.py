@@ -301,11 +301,11 @@ class Answer:
         self._first_byte()
         self._token = self._first if call.stream else None
         new_id = self._ids.completion()
-        size = sum(map(len, template)) + len(new_id) * (len(template) - 1)
-        if size <= PIECE:
+        if len(hit.entry.body) <= PIECE // 2:  # in whatever form it is told, it is not much longer
             await send_whole(self._send, 200, headers, new_id.join(template))
-        else:
-            await self._send_pieces(headers, size, pieces_of(template, new_id))
+            return
+        size = sum(map(len, template)) + len(new_id) * (len(template) - 1)
+        await self._send_pieces(headers, size, pieces_of(template, new_id))
 
     async def _send_pieces(self, headers: list[Header], size: int, pieces: Iterable[bytes]) -> None:
         """A large body, of which no more is copied than this client takes."""
@@ -334,14 +334,13 @@ class Answer:
         self._hit = hit
         self.outcome = "stale" if hit.stale else "hit"
         self._status = 200
-        meta, freshness = hit.entry.meta, hit.freshness
+        freshness = hit.freshness
         return [
-            *hit_money(hit),
+            *_worth(hit),
             *((EVENT_STREAM, UNBUFFERED) if call.stream else (JSON,)),
             (b"cache-status", hit_status(freshness.left, stale=hit.stale)),
             (b"age", b"%d" % freshness.age),
             *self._ours(None),
-            *_target(meta.provider, meta.model),
         ]
 
     def _ours(self, provider_id: bytes | None) -> list[Header]:
@@ -484,6 +483,17 @@ class _Heartbeat:
 
     def __exit__(self, *_: object) -> None:
         self._handle.cancel()
+
+
+def _worth(hit: Hit) -> tuple[Header, ...]:
+    """Who gave the answer, and what it saves: the same for a minute, and remembered as long."""
+    note, meta = hit.entry.worth, hit.entry.meta
+    if note.said and hit.saved is note.usd:
+        return note.said
+    said = (*hit_money(hit), *_target(meta.provider, meta.model))
+    if hit.saved is note.usd:
+        note.said = said
+    return said
 
 
 def _passed_over(ranking: Ranking) -> tuple[tuple[str, str], ...]:

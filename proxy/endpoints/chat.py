@@ -74,7 +74,7 @@ class ChatCompletions:
 
     def _plan(self, raw: bytes, address: Address, headers: Headers, grant: Grant) -> Plan:
         """What the request comes to; remembered, for when the same bytes come again."""
-        request = raw, address, tuple([headers.get(name) for name in self._heeded])
+        request = raw, address, tuple(map(headers.get, self._heeded))
         plan = self._plans.get(request)
         if plan is None:
             query, deployment = address

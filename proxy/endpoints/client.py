@@ -57,6 +57,7 @@ async def send_whole(send: Send, status: int, headers: Iterable[Header], body: b
             "type": "http.response.start",
             "status": status,
             "headers": [*headers, (b"content-length", b"%d" % len(body))],
+            "penstock.followed": True,
         }
     )
     if len(body) <= PIECE:

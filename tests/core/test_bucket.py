@@ -102,7 +102,7 @@ def test_a_clock_that_goes_back_lets_no_more_through_and_stops_nobody_for_longer
             window.add(amount, real - behind)
             taken.append((real, amount))
         assert seconds <= MINUTE
-        assert 0 <= window.reset(real - behind) <= MINUTE
+        assert 0 <= window.standing(real - behind)[1] <= MINUTE
     assert window.empty(real - behind + MINUTE)
 
 
@@ -170,10 +170,10 @@ def test_a_window_is_empty_again_when_the_last_that_counts_has_left_it() -> None
     window = Window()
     window.add(3, NOW)
     last = window.add(3, NOW + 10)
-    assert window.reset(NOW + 10) == MINUTE
+    assert window.standing(NOW + 10)[1] == MINUTE
     window.change(last, -3, NOW + 10)
-    assert window.reset(NOW + 10) == MINUTE - 10
-    assert window.reset(NOW + MINUTE) == 0
+    assert window.standing(NOW + 10)[1] == MINUTE - 10
+    assert window.standing(NOW + MINUTE)[1] == 0
 
 
 def test_what_is_larger_than_the_limit_never_fits_even_where_nothing_was_used() -> None:
