@@ -19,7 +19,7 @@ from proxy.core.history import History
 from proxy.core.load import Load
 from proxy.core.policy import Rules
 from proxy.endpoints.admin import Admin
-from proxy.endpoints.answer import Desk
+from proxy.endpoints.desk import Desk
 from proxy.endpoints.figures import ConsoleFigures
 from proxy.endpoints.gate import Gate
 from proxy.endpoints.operations import Operations

@@ -10,9 +10,9 @@ from starlette.types import ASGIApp
 from proxy import __version__
 from proxy.core.access import Access, Guard
 from proxy.core.load import Load
-from proxy.endpoints.answer import Desk
 from proxy.endpoints.chat import ChatCompletions, Options
 from proxy.endpoints.console import About, Console
+from proxy.endpoints.desk import Desk
 from proxy.endpoints.gate import Gate
 from proxy.endpoints.intake import Door
 from proxy.endpoints.models import Models

@@ -431,7 +431,7 @@ def test_a_page_that_is_closed_before_the_first_word_stops_the_provider(
 def test_a_silent_provider_is_bridged_by_comments(
     make_proxy: MakeProxy, scripted: Scripted, prompt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.endpoints.answer.PING_AFTER", 0.01)
+    monkeypatch.setattr("proxy.endpoints.client.PING_AFTER", 0.01)
     proxy = make_proxy(scripted.base_url)
     with Wire(proxy.url, plainly(prompt, "m"), path=PAGE) as wire:
         turn = scripted.turn()

@@ -196,7 +196,7 @@ def test_comments_without_end_are_ended_by_the_total(
 def test_a_client_hears_pings_in_silence_after_the_first_event_and_never_before(
     make_proxy: MakeProxy, scripted: Scripted, prompt: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.endpoints.answer.PING_AFTER", 0.01)
+    monkeypatch.setattr("proxy.endpoints.client.PING_AFTER", 0.01)
     proxy = make_proxy(scripted.base_url)
     stream = whole_stream("one")
     with Wire(proxy.url, ask(prompt, **USAGE)) as early, Wire(proxy.url, ask(prompt + "!", **USAGE)) as late:

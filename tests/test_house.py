@@ -65,7 +65,7 @@ founding   | any  | basis settings checks edges keeping keyring purging      |
 app        | any  | basis settings edges making founding watching pipeline plans endpoints entrance | starlette
 server     | any  | wire                                                     | starlette uvicorn
 wire       | any  | errors connection cycle                                  | uvicorn httptools
-cycle      | any  |                                                          | uvicorn
+cycle      | any  | connection                                               | uvicorn
 connection | any  |                                                          |
 simulator  | any  |                                                          | msgspec starlette
 demo       | any  | pricing errors simulator                                 | msgspec httpx rich
@@ -105,6 +105,8 @@ COVERED_BY = {
     "proxy/clock.py": "tests/test_explain.py",
     "proxy/errors.py": "tests/endpoints/test_client.py",
     "proxy/endpoints/answer.py": "tests/test_wire.py",
+    "proxy/endpoints/desk.py": "tests/test_sums.py",
+    "proxy/endpoints/forms.py": "tests/test_wire.py",
     "proxy/endpoints/chat.py": "tests/test_wire.py",
     "proxy/endpoints/operations.py": "tests/endpoints/test_gate.py",
     "proxy/endpoints/stream.py": "tests/test_chat_stream.py",

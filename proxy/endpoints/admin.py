@@ -20,7 +20,8 @@ from starlette.types import Receive, Scope, Send
 from proxy.core.access import Grant, KnownKey, meant_keys, revocable_key
 from proxy.core.call import Headers, announces_body, header_map
 from proxy.core.purges import Wanted
-from proxy.endpoints.answer import Answer, Desk
+from proxy.endpoints.answer import Answer
+from proxy.endpoints.desk import Desk
 from proxy.endpoints.intake import Door, read_body
 from proxy.errors import InvalidRequest, LedgerUnavailable, MethodNotAllowed, NotFound, StartupError
 

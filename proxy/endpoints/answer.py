@@ -1,68 +1,42 @@
 """One answer on its way out: a hit, a live recording, an error; and what the metrics will say of it."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Self
 
 from starlette.types import Send
 
-from proxy.complaints import Complaints
 from proxy.core.access import Grant
 from proxy.core.asker import Asker
 from proxy.core.bill import NOTHING
 from proxy.core.books import Answered, cut
 from proxy.core.call import Call
 from proxy.core.ranking import Ranking
-from proxy.core.recording import Broken, Clean, Head, Recording
+from proxy.core.recording import Broken, Clean, Head
 from proxy.core.status import forward_status, hit_status, passed_status, unanswered_status
-from proxy.core.view import shown, template_of
-from proxy.endpoints.client import PIECE, Header, send_error, send_whole
+from proxy.core.view import shown
+from proxy.endpoints.client import PIECE, PING, Header, Heartbeat, send_error, send_whole
+from proxy.endpoints.desk import Desk
+from proxy.endpoints.forms import (
+    EVENT_STREAM,
+    JSON,
+    NO_PAGE,
+    UNBUFFERED,
+    is_open_stream,
+    pieces_of,
+    recording_template,
+    target,
+    token,
+    worth,
+)
 from proxy.endpoints.intake import ClientLeftError
-from proxy.endpoints.money import comment, hit_money, live_money
+from proxy.endpoints.money import comment, live_money
 from proxy.errors import Overloaded, PenstockError, ShuttingDown, UpstreamError
-from proxy.ids import Ids
-from proxy.interfaces import Clock, Ledger, Limiter, Log, Meter, Visit
+from proxy.interfaces import Visit
 from proxy.pipeline import Hit, Live
 from proxy.plans import Plan
-
-# Seconds between two looks at a stream: at most 15 of silence. Every client stands a comment, and nothing else.
-PING_AFTER = 7.5
-PING = b": ping\n\n"
-EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
-JSON = (b"content-type", b"application/json")
-LONGEST_NAME = 256  # characters of a model's name in a header; clients refuse headers without end
-UNBUFFERED = (b"x-accel-buffering", b"no")
-# What a provider passes through us, a page that somebody has stored there say, is no page of ours, for a browser.
-NO_PAGE = ((b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff"))
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What every endpoint answers with."""
-
-    ids: Ids
-    meter: Meter
-    clock: Clock
-    complaints: Complaints
-    limiter: Limiter
-    ledger: Ledger
-    recent: deque[Answered]  # the newest last
-    log: Log | None = None
-    cost_comment: bool = False  # at the end of a stream
-
-    def told(self, row: Answered, grant: Grant | None) -> None:
-        """A request is over: all who count, write down and show it are told the same."""
-        self.meter.answered(row, "" if grant is None else grant.name)
-        if row.asked or row.provider:  # else nobody was asked anything
-            self.recent.append(row)
-        if self.log is not None:
-            self.log.answered(row)
-        if grant is not None:  # whoever has no key writes nothing into our ledger
-            self.ledger.answered(row)
 
 
 def _unread() -> bool:
@@ -224,7 +198,7 @@ class Answer:
     def _forwarded_headers(self, live: Live, *, stored: bool = False) -> tuple[Header, ...]:
         status = (b"cache-status", self._forward_status(live, stored=stored))
         served = live.reader.flight.served
-        return (status,) if served is None else (status, *_target(served.target.provider, served.target.upstream))
+        return (status,) if served is None else (status, *target(served.target.provider, served.target.upstream))
 
     @property
     def given(self) -> Hit | Live | None:
@@ -240,7 +214,7 @@ class Answer:
         """One error event where a whole one ended, then no clean end."""
         self.outcome = "broken"
         self._code = error.code
-        if _is_open_stream(said) and tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")):
+        if is_open_stream(said) and tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")):
             await self._body(b"data: " + error.body() + b"\n\n")
 
     async def whole(self, status: int, headers: Iterable[Header], body: bytes) -> None:
@@ -256,7 +230,7 @@ class Answer:
         """The provider is asked what Penstock does not understand."""
         self.outcome = "bypass"
         self._passed_to = provider
-        self._known = ((b"cache-status", passed_status()), (b"x-penstock-provider", _token(provider)), *NO_PAGE)
+        self._known = ((b"cache-status", passed_status()), (b"x-penstock-provider", token(provider)), *NO_PAGE)
 
     async def pass_on(
         self, status: int, headers: Iterable[Header], pieces: AsyncIterator[bytes]
@@ -336,7 +310,7 @@ class Answer:
         self._status = 200
         freshness = hit.freshness
         return [
-            *_worth(hit),
+            *worth(hit),
             *((EVENT_STREAM, UNBUFFERED) if call.stream else (JSON,)),
             (b"cache-status", hit_status(freshness.left, stale=hit.stale)),
             (b"age", b"%d" % freshness.age),
@@ -397,7 +371,7 @@ class Answer:
         headers = self._live_headers(live, head, keeps=keeps)
         await self._start(200, [(b"content-type", head.content_type), UNBUFFERED, *headers])
         self._first_byte()
-        with self._streaming(), _Heartbeat(live):
+        with self._streaming(), Heartbeat(live.reader):
             while True:
                 events = await reader.more()
                 body = b"".join([shown(event, strip_usage=strip, new_id=new_id) for event in events])
@@ -464,79 +438,5 @@ class Answer:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-class _Heartbeat:
-    """Nudges a reader that has had nothing for PING_AFTER seconds, or up to twice that. Costs nothing per event."""
-
-    def __init__(self, live: Live) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._reader = live.reader
-        self._seen = live.reader.position
-
-    def _beat(self) -> None:
-        if self._reader.position == self._seen:
-            self._reader.nudge()
-        self._seen = self._reader.position
-        self._handle = self._loop.call_later(PING_AFTER, self._beat)
-
-    def __enter__(self) -> None:
-        self._handle = self._loop.call_later(PING_AFTER, self._beat)
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.cancel()
-
-
-def _worth(hit: Hit) -> tuple[Header, ...]:
-    """Who gave the answer, and what it saves: the same for a minute, and remembered as long."""
-    note, meta = hit.entry.worth, hit.entry.meta
-    if note.said and hit.saved is note.usd:
-        return note.said
-    said = (*hit_money(hit), *_target(meta.provider, meta.model))
-    if hit.saved is note.usd:
-        note.said = said
-    return said
-
-
 def _passed_over(ranking: Ranking) -> tuple[tuple[str, str], ...]:
     return tuple([(each.option.name, each.reason or "") for each in ranking.dropped])
-
-
-def recording_template(recording: Recording, head: Head, *, stream: bool, usage: bool) -> list[bytes]:
-    """A finished recording in the form that a joiner asked for, cut where the id goes; made once for all joiners."""
-    wanted = (stream, stream and usage)
-    template = recording.templates.get(wanted)
-    if template is None:
-        asked = head.usage_asked
-        template = template_of(head.kind, recording.events, stream=stream, usage=usage, usage_asked=asked)
-        recording.templates[wanted] = template
-    return template
-
-
-def pieces_of(template: list[bytes], new_id: bytes) -> Iterator[bytes]:
-    """`new_id.join(template)` in pieces of PIECE bytes or a little more."""
-    held = bytearray()
-    for number, part in enumerate(template):
-        held += new_id if number else b""
-        for start in range(0, len(part), PIECE):
-            held += part[start : start + PIECE]
-            if len(held) >= PIECE:
-                yield bytes(held)
-                held.clear()
-    if held:
-        yield bytes(held)
-
-
-def _is_open_stream(headers: Iterable[Header]) -> bool:
-    """Events, with no promise of how many bytes: one more may follow."""
-    said = dict(headers)
-    is_stream = said.get(b"content-type", b"").lower().startswith(b"text/event-stream")
-    return is_stream and said.keys().isdisjoint((b"content-length", b"content-encoding"))
-
-
-def _target(provider: str, model: str) -> tuple[Header, Header]:
-    """Names from a request may hold what a header may not; those are escaped."""
-    return (b"x-penstock-provider", _token(provider)), (b"x-penstock-model", _token(model))
-
-
-def _token(name: str) -> bytes:
-    short = name[:LONGEST_NAME]
-    return short.encode() if short.isascii() and short.isprintable() else short.encode("unicode_escape")

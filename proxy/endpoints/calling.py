@@ -9,7 +9,7 @@ from proxy.core.asker import Asker
 from proxy.core.bill import NOTHING, UNCHARGED
 from proxy.core.books import Attempted, Intent
 from proxy.core.status import result_of
-from proxy.endpoints.answer import Desk
+from proxy.endpoints.desk import Desk
 from proxy.errors import LedgerUnavailable, UpstreamError
 from proxy.interfaces import Provider, Ticket
 

@@ -9,8 +9,9 @@ from proxy.core.access import Grant
 from proxy.core.asker import Asker
 from proxy.core.call import HEEDED, Call, Headers, header_map, read_call
 from proxy.core.memo import Memo
-from proxy.endpoints.answer import Answer, Desk
+from proxy.endpoints.answer import Answer
 from proxy.endpoints.client import Attendance
+from proxy.endpoints.desk import Desk
 from proxy.endpoints.intake import Door, read_body
 from proxy.errors import NotCached
 from proxy.pipeline import Hit, Pipeline

@@ -8,9 +8,10 @@ from starlette.types import Receive, Scope, Send
 
 from proxy.core.access import Grant
 from proxy.core.call import ACCOUNT, CREDENTIALS, announces_body, header_map
-from proxy.endpoints.answer import Answer, Desk
+from proxy.endpoints.answer import Answer
 from proxy.endpoints.calling import calling
 from proxy.endpoints.client import Attendance
+from proxy.endpoints.desk import Desk
 from proxy.endpoints.intake import ClientLeftError, Door
 from proxy.errors import NotFound
 from proxy.interfaces import Listing, Provider

@@ -10,9 +10,10 @@ from proxy.core.access import NOBODY, Grant, check_passthrough, digest
 from proxy.core.asker import Asker
 from proxy.core.call import Headers, header_map
 from proxy.core.passage import PREFIX, Passage, read_passage, returned_headers
-from proxy.endpoints.answer import Answer, Desk
+from proxy.endpoints.answer import Answer
 from proxy.endpoints.calling import Called, calling
 from proxy.endpoints.client import Attendance
+from proxy.endpoints.desk import Desk
 from proxy.endpoints.intake import ClientLeftError, Door, late_body
 from proxy.errors import (
     MethodNotAllowed,

@@ -9,9 +9,11 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from proxy.core.plain import PING, Done, Plain, broken_event, chat_request, tokens
-from proxy.endpoints.answer import EVENT_STREAM, PING_AFTER, UNBUFFERED, Answer, Desk
+from proxy.endpoints.answer import Answer
 from proxy.endpoints.chat import ChatCompletions
-from proxy.endpoints.client import Header
+from proxy.endpoints.client import PING_AFTER, Header
+from proxy.endpoints.desk import Desk
+from proxy.endpoints.forms import EVENT_STREAM, UNBUFFERED
 from proxy.endpoints.money import hit_money, live_money
 from proxy.errors import UpstreamTooLarge
 from proxy.pipeline import Hit, Live

@@ -15,7 +15,7 @@ from proxy.clock import SystemClock
 from proxy.complaints import Complaints
 from proxy.core.access import Access, Allowance, Grant, Guard, KnownKey, Limits, digest
 from proxy.endpoints.admin import Admin, Balance, Office, UnderWay
-from proxy.endpoints.answer import Desk
+from proxy.endpoints.desk import Desk
 from proxy.endpoints.intake import Door
 from proxy.errors import LedgerUnavailable, StartupError
 from proxy.ids import Ids

@@ -14,7 +14,7 @@ from proxy.clock import SystemClock
 from proxy.complaints import Complaints
 from proxy.core.access import Access, Grant, digest
 from proxy.core.books import Answered
-from proxy.endpoints.answer import Desk
+from proxy.endpoints.desk import Desk
 from proxy.endpoints.models import Models
 from proxy.errors import PenstockError, UpstreamConnectError
 from proxy.ids import Ids
