@@ -12,9 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Integer, and_, case, cast, func, or_, select
 
-from proxy.ledger.opening import database, explained, open_existing
 from proxy.ledger.schema import NO_HIT, OPEN, attempts, keys, requests
-from proxy.ledger.sums import By, count, day, group_of, money, ordered, read, told
+from proxy.ledger.sums import By, count, day, group_of, money, ordered, read, reading, told
 
 F = TypeVar("F")
 
@@ -90,10 +89,9 @@ def summary(directory: Path, by: By, since: float | None) -> Summary[Figures] | 
 
     Reads beside a proxy that writes. Raises StartupError, OSError.
     """
-    made = open_existing(directory, read_only=True)
-    if made is None:
-        return None
-    with explained(database(directory)), made.connect() as connection:
+    with reading(directory) as connection:
+        if connection is None:
+            return None
         groups = _sums(connection, by, 0.0 if since is None else since)
         found = {name: group.figures for name, group in groups.items()}
         by_size = ordered(found, by, lambda each: (each.usd, each.requests))

@@ -12,9 +12,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select
 
 from proxy.ledger.figures import Summary, names_of
-from proxy.ledger.opening import database, explained, open_existing
 from proxy.ledger.schema import OPEN, attempts, requests
-from proxy.ledger.sums import By, count, day, money, ordered, read
+from proxy.ledger.sums import By, count, day, money, ordered, read, reading
 
 # What programs are told of a group: name, attribute of Shadows.
 SHADOW_MEMBERS = {
@@ -75,10 +74,9 @@ def shadow_summary(directory: Path, by: By, since: float | None) -> Summary[Shad
 
     Reads beside a proxy that writes. Raises StartupError, OSError.
     """
-    made = open_existing(directory, read_only=True)
-    if made is None:
-        return None
-    with explained(database(directory)), made.connect() as connection:
+    with reading(directory) as connection:
+        if connection is None:
+            return None
         groups = _sums(connection, by, 0.0 if since is None else since)
         by_size = ordered(groups, by, lambda each: (each.usd, each.requests))
         return Summary(by_size, _total(groups.values()), names_of(connection))

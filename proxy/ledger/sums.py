@@ -3,18 +3,35 @@
 Rule: money is summed as it was written, exactly.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, Integer, String, case, cast, func
+from sqlalchemy import ColumnElement, Connection, Integer, String, case, cast, func
 
+from proxy.ledger.opening import database, explained, open_existing
 from proxy.ledger.pico import dollars
 from proxy.ledger.spending import DAY, HALF, joined
 
 By = Literal["key", "model", "provider", "day", "outcome"]
 F = TypeVar("F")
+
+
+@contextmanager
+def reading(directory: Path) -> Iterator[Connection | None]:
+    """The ledger of this directory, beside a proxy that writes; None where there is none.
+
+    Raises StartupError, OSError.
+    """
+    made = open_existing(directory, read_only=True)
+    if made is None:
+        yield None
+        return
+    with explained(database(directory)), made.connect() as connection:
+        yield connection
 
 
 def count(condition: ColumnElement[bool]) -> ColumnElement[int]:
