@@ -28,6 +28,7 @@
     tenants.py    T1, T2  clients that must not meet
     guarded.py    T3–T5, S6  what nobody sees without a key; clocks that jump (jumping.py is such a proxy)
     walls.py      T6, T10, T11  what no request can do
+    named.py      T9  names that clients make up
     ending.py     S3, O1  proxies that end
     standing.py   O3  checks that stand
     crowded.py    O4  more than there is room for

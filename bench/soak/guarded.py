@@ -25,7 +25,8 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 PATHS = (
     "/v1/chat/completions", "/chat/completions", "/openai/deployments/a/chat/completions", "/v1/models", "/v1/models/a",
     "/v1/files", "/v1/embeddings", "/v1/responses", "/v1/mirror/x", "/admin/keys", "/admin/keys/pk_0", "/admin/spend",
-    "/admin/flights", "/admin/cache", "//livez/../v1/models", "/v1//models", "/v1/livez", "/livez/v1/models",
+    "/admin/flights", "/admin/cache", "/chat/stream", "/console/figures", "//livez/../v1/models", "/v1//models",
+    "/v1/livez", "/livez/v1/models",
     "/v1/models;/livez", "/v1/models%2e%2e/livez", "/admin%2fkeys", "/admin/../livez/../admin/keys",
 )  # fmt: skip
 ANSWERED = ("/livez", "/readyz", "/metrics")  # without a key, on loopback
