@@ -143,13 +143,13 @@ class Accounts:
         """It is over, however it ended. What was received is paid, whoever has left."""
         attempt.took = self._clock.monotonic() - attempt.began
         if not attempt.sent:
-            self._write(attempt, Bill(attempt.option, usd=NOTHING), 0)
+            self._free(attempt)
             return
         recorder, at = attempt.recorder, datetime.fromtimestamp(attempt.at, UTC)
         usage = said_usage(recorder.progress.usage)
         match attempt.charge(said=usage is not None):
             case "nothing":
-                self._write(attempt, Bill(attempt.option, usd=NOTHING), 0)
+                self._free(attempt)
             case "said":
                 found = bill(attempt.option, attempt.choice, usage, at, service=recorder.progress.service)
                 self._paid(attempt, found)
@@ -162,6 +162,11 @@ class Accounts:
                 task.add_done_callback(self._counting.discard)
             case other:
                 assert_never(other)
+
+    def _free(self, attempt: Attempt) -> None:
+        """It is charged nothing: that is known, but there is nothing to tell of a bill."""
+        attempt.flight.free = not attempt.passed_over
+        self._write(attempt, Bill(attempt.option, usd=NOTHING), 0)
 
     async def _count(self, attempt: Attempt, said: Usage | None, received: Recording | None, at: datetime) -> None:
         usage = larger(said, await self._router.estimate(attempt.call, attempt.option, received))

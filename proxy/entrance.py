@@ -70,7 +70,7 @@ def gate_of(
         *own,
         *Console(door, lambda: _about(settings, door)).routes,
     ]
-    app = Starlette(routes=routes, exception_handlers=Refusals(desk.ids).handlers)
+    app = Starlette(routes=routes, exception_handlers=Refusals(desk.ids, desk.meter.turned_away).handlers)
     app.router.redirect_slashes = False  # its redirect goes to whatever Host the request names
     return Gate(app, {**dict.fromkeys(CHAT, chat), STREAM: stream})
 

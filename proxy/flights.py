@@ -120,7 +120,7 @@ class Flight:
     `ttl` in seconds: the shortest that any reader asked for; 0: not to be kept. `kept`: it has been. `outrun`: a flight
     of the same key that began later has been kept already, and this answer is the older one. `origin`: the body that
     it answers; `asked`: the model that it names; `began`: by the loop's clock. `served`: the model that was asked last;
-    `begun`: told when its answer begins; `bill`: what that cost, once it is known. `capped`: its leader's cap on the
+    `begun`: told when its answer begins; `bill`: what that cost, once it is known; `free`: nothing. `capped`: its leader's cap on the
     cost, or what was left of its budget, kept models away. `payer`: the reader that pays; `orphaned`: told when it has
     left others behind, as long as another may still pay. `elsewhere`: how long it was in others' hands. `ranking`: who
     was to answer, and why. `shadow`: what would have come of its request, see policy.
@@ -138,6 +138,7 @@ class Flight:
         "bill",
         "capped",
         "elsewhere",
+        "free",
         "kept",
         "key",
         "origin",
@@ -174,6 +175,7 @@ class Flight:
         self.kept = False
         self.served: Option | None = None
         self.bill: Bill | None = None
+        self.free = False
         self.capped = False
         self.shadow: Shadow | None = None
         self.begun: Callable[[], None] | None = None
@@ -185,7 +187,7 @@ class Flight:
         self.payer = self.payer or reader
         self.readers[reader] = None
         self._load.readers += 1
-        self._flights.joined += len(self.readers) > 1
+        self._flights.joined += reader is not self.payer
         if ttl is not None:
             self.ttl = min(self.ttl, ttl)
         return reader

@@ -233,6 +233,10 @@ class Meter(Protocol):
         """A request is over. `key`: the name of its key, "" where there is none."""
         ...
 
+    def turned_away(self, status: int) -> None:
+        """A request was refused before any endpoint saw it."""
+        ...
+
     def attempt(self, provider: str, model: str, result: str, seconds: float) -> None: ...
 
     def retried(self, provider: str, model: str, kind: Literal["repeat", "fallback"]) -> None:

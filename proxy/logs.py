@@ -138,7 +138,14 @@ class RequestLog:
 
     def _requests(self, rows: list[Answered]) -> bytes:
         told = rows if self._level == "info" else [row for row in rows if level_of(row) == self._level]
-        return json_lines(told) if self._form == "json" else text_lines(told, _zone())
+        try:
+            return self._made(told)
+        except Exception:  # noqa: BLE001 - whatever is wrong with one row, the log goes on without it
+            self._rows_dropped += 1
+            return b"".join(map(self._requests, ([each] for each in told))) if len(told) > 1 else b""
+
+    def _made(self, rows: list[Answered]) -> bytes:
+        return json_lines(rows) if self._form == "json" else text_lines(rows, _zone())
 
     def _write(self, data: bytes) -> bool:
         """All of it, however long that takes: a line that was begun is ended once there is room again."""

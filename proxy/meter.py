@@ -23,7 +23,7 @@ from proxy.core.books import Answered
 from proxy.core.families import Family, families
 from proxy.core.ranking import Ranking
 from proxy.core.routing import Option
-from proxy.core.tally import SECONDS, Histogram, Paid, Tallies
+from proxy.core.tally import AGAIN, SECONDS, Histogram, Paid, Tallies
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 MODELS: Final = 50  # that become labels without the settings naming them, each once it has answered
@@ -199,6 +199,8 @@ class Meter:
 
     def answered(self, row: Answered, key: str) -> None:
         """A request is over. `key`: the name of its key."""
+        if row.outcome in AGAIN:  # it had answered, be it in an earlier process
+            self.label.answered(row.model)
         self.tallies.answered(row, self.label(row.model), key)
 
     def turned_away(self, status: int) -> None:
@@ -276,29 +278,30 @@ class Meter:
         """The same of a metric without labels."""
         self.watch(name, lambda: {(): read()})
 
-    def exposition(self, snapshot: "Snapshot | None" = None) -> bytes:
-        """All metrics in Prometheus' text format: those of now, or of the snapshot, with which any thread may call."""
+    def read(self) -> "Readings":
+        """What is watched, as it is now."""
+        return {name: dict(read()) for name, read in self._watched.items()}
+
+    def exposition(self, readings: "Readings | None" = None) -> bytes:
+        """All metrics in Prometheus' text format. With readings any thread may call, while others count."""
         registry = CollectorRegistry()
-        registry.register(_Families(self.snapshot() if snapshot is None else snapshot))
+        registry.register(_Families(self._collect(self.read() if readings is None else readings)))
         registry.register(self._process)
         return generate_latest(registry)
 
-    def snapshot(self) -> "Snapshot":
+    def _collect(self, readings: "Readings") -> Mapping[str, Family]:
         """Every metric that there is, by name; without labels it is there from the start."""
-        return dict(self._collect())
-
-    def _collect(self) -> Iterator[tuple[str, Family]]:
         tallied = families(self.tallies)
+        found: dict[str, Family] = {}
         for name, named in NAMES.items():
-            family: Family = {}
-            if not named.labels and name not in self._watched:
+            family = found[name] = {}
+            if not named.labels and name not in readings:
                 family[()] = Histogram() if named.kind == "histogram" else 0.0
             family.update(tallied.get(name, {}))
-            family.update(list(self._counts.get(name, {}).items()))  # at once: the ledger's thread counts, too
-            family.update(self._times.get(name, {}))
-            if name in self._watched:
-                family.update(self._watched[name]())
-            yield name, family
+            family.update(list(self._counts.get(name, {}).items()))  # at once, as with all that others add to meanwhile
+            family.update(list(self._times.get(name, {}).items()))
+            family.update(readings.get(name, {}))
+        return found
 
     def _count(self, name: str, *labels: str) -> None:
         counts = self._counts.setdefault(name, {})
@@ -323,17 +326,17 @@ class _Models:
         return model if model in self._known or not model else OTHER
 
 
-Snapshot = Mapping[str, Family]
+Readings = Mapping[str, Mapping[tuple[str, ...], float]]
 
 
 class _Families(Collector):
     """Metrics as prometheus_client exposes them."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+    def __init__(self, families: Mapping[str, Family]) -> None:
+        self._families = families
 
     def collect(self) -> Iterator[Metric]:
-        for name, family in self._snapshot.items():
+        for name, family in self._families.items():
             kind, words, labels = NAMES[name]
             metric: Metric
             if kind == "histogram":

@@ -52,6 +52,7 @@ class Live:
     found: Entry | None
     reader: Reader
     collapsed: bool
+    since: float | None = None  # when it left a flight that was not for it, by the monotonic clock
 
     @property
     def is_free(self) -> bool:
@@ -161,7 +162,7 @@ class Pipeline:
         ranked = await self._rank(plan, asker) if plan.ranked == "first" else None
         again = None if alone else self._join(plan, live.found, asker, unless=left)
         again = again or self._lead(plan, live.found, asker, ranked)
-        live.reader, live.collapsed = again.reader, again.collapsed
+        live.reader, live.collapsed, live.since = again.reader, again.collapsed, self._edges.clock.monotonic()
         return await self.settle(live)
 
     def _join(self, plan: Plan, found: Entry | None, asker: Asker, *, unless: Flight | None = None) -> Live | None:

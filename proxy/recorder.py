@@ -216,7 +216,7 @@ class Recorder:
         if self._held is not None:
             if self.flight.recording.head is None:
                 self.flight.begin(head)
-            self.flight.append(self._held, self._now() - self._began)
+            self.flight.append(self._held, self._done_at - self._began)
             self._held = None
 
     def _timed_out(self) -> Ending:

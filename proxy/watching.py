@@ -47,7 +47,7 @@ def watch(meter: Meter, settings: Settings, base: Base, limiter: Limiter, purses
 
 async def exposition(meter: Meter) -> bytes:
     """What a scraper reads. Its text is made in a thread: there may be tens of thousands of lines."""
-    return await asyncio.to_thread(meter.exposition, meter.snapshot())
+    return await asyncio.to_thread(meter.exposition, meter.read())
 
 
 class Pause(NamedTuple):

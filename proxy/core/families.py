@@ -9,7 +9,10 @@ Family = dict[tuple[str, ...], Value]
 
 
 def families(tallies: Tallies) -> Mapping[str, Family]:
-    """Everything that tallies hold. What is told with fewer labels than it was counted by is added up."""
+    """Everything that tallies hold. What is told with fewer labels than it was counted by is added up.
+
+    Others may count meanwhile: then what is under way is in one family and not yet in another.
+    """
     found: dict[str, Family] = {}
     for name, labels, value in _samples(tallies):
         family = found.setdefault(name, {})
@@ -29,9 +32,9 @@ Sample = tuple[str, tuple[str, ...], Value]
 
 
 def _samples(tallies: Tallies) -> Iterator[Sample]:
-    for answers in tallies.answers.values():
+    for answers in list(tallies.answers.values()):
         yield from _of_answers(answers, tallies.names.get(answers.labels.key, ""))
-    for paid in tallies.paid.values():
+    for paid in list(tallies.paid.values()):
         yield from _of_paid(paid, tallies.names.get(paid.payer.key, ""))
 
 
@@ -45,12 +48,12 @@ def _of_answers(answers: Answers, key: str) -> Iterator[Sample]:
         yield "first_token_seconds", (outcome, model), answers.token
     if any(answers.overhead.counts):
         yield "overhead_seconds", (outcome,), answers.overhead
-    for cause, usd in answers.saved.items():
+    for cause, usd in list(answers.saved.items()):
         yield "saved_usd", (cause, model, key), usd
     for kind, tokens in (("input", answers.input), ("output", answers.output)):
-        for cause, count in tokens.items():
+        for cause, count in list(tokens.items()):
             yield "saved_tokens", (cause, model, kind), count
-    for would, count in answers.shadow.items():
+    for would, count in list(answers.shadow.items()):
         yield "shadow_requests", (would, model, key), count
 
 
@@ -67,7 +70,7 @@ def _of_paid(paid: Paid, key: str) -> Iterator[Sample]:
         yield "prompt_cache_saved_usd", (provider, model), paid.prompt_cache
     if paid.unpriced:
         yield "unpriced_answers", (provider, model), paid.unpriced
-    for kind, tokens in paid.tokens.items():
+    for kind, tokens in list(paid.tokens.items()):
         yield "tokens", (provider, model, kind), tokens
-    for cause, usd in paid.would_save.items():
+    for cause, usd in list(paid.would_save.items()):
         yield "shadow_saved_usd", (cause, model, key), usd

@@ -80,16 +80,8 @@ class Figures:
 NUMBERS: Final = tuple(name for name in Figures.__dataclass_fields__ if name != "first")
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Whose figures: `key` is an id."""
-
-    key: str
-    provider: str
-    model: str
-
-
-NOBODY: Final = Group("", "", "")
+Place = tuple[str, str]  # provider, model
+Minute = dict[str, dict[Place, Figures]]  # by the id of a key, then by place
 
 
 @dataclass(slots=True)
@@ -106,32 +98,41 @@ class History:
 
     def __init__(self, tallies: Tallies) -> None:
         self._tallies = tallies
-        self._minutes: dict[int, dict[Group, Figures]] = {}  # by when they began, in order
+        self._minutes: dict[int, Minute] = {}  # by when they began, in order
+        self._held = 0  # groups of the newest
         self._answers: dict[Answers, _Seen] = {}
         self._paid: dict[Paid, Figures] = {}
         self._rolled: dict[int, dict[tuple[str, str], Figures]] = {}  # minutes that are over, of all keys
         self._tried: dict[int, dict[tuple[str, str], tuple[int, int]]] = {}  # before each of the minutes
+        self._before: dict[tuple[str, str], tuple[int, int]] = {}  # at the last look
 
     def look(self, now: float) -> None:
         """Take over what has changed since the last look."""
         minute = int(now) // MINUTE * MINUTE
-        if self._minutes and minute < next(reversed(self._minutes)):
-            minute = next(reversed(self._minutes))  # the clock went back
+        newest = next(reversed(self._minutes), minute)
+        if minute < newest - MINUTES * MINUTE:  # the clock was set back: all would stand in one minute for as long
+            for held in (self._minutes, self._rolled, self._tried):
+                held.clear()
+        minute = max(minute, next(reversed(self._minutes), minute))
         for old in [each for each in self._minutes if each <= minute - MINUTES * MINUTE]:
             del self._minutes[old], self._tried[old]
             self._rolled.pop(old, None)
         if minute not in self._minutes:
-            self._tried[minute] = dict(self._tallies.tried_of) if self._minutes else {}
-        groups = self._minutes.setdefault(minute, {})
+            self._tried[minute] = self._before
+            self._minutes[minute], self._held = {}, 0
+            for over in self._minutes:
+                self._of(over, None)  # now, lest whoever looks first adds up an hour
+        groups = self._minutes[minute]
         tallies = self._tallies
         for answers in tallies.new_answers:
             answers.is_new = False
             labels = answers.labels
-            self._take_answers(_figures(groups, Group(labels.key, labels.provider, labels.model)), answers)
+            self._take_answers(self._figures(groups, labels.key, (labels.provider, labels.model)), answers)
         for paid in tallies.new_paid:
             paid.is_new = False
-            self._take_paid(_figures(groups, Group(paid.payer.key, paid.payer.provider, paid.payer.model)), paid)
+            self._take_paid(self._figures(groups, paid.payer.key, (paid.payer.provider, paid.payer.model)), paid)
         tallies.new_answers, tallies.new_paid = [], []
+        self._before = dict(tallies.tried_of)
 
     def _take_answers(self, figures: Figures, answers: Answers) -> None:
         labels, seen = answers.labels, self._answers.setdefault(answers, _Seen())
@@ -168,7 +169,7 @@ class History:
         first = next(iter(self._minutes), None)
         if first is None:
             return
-        for began in range(first, int(now) + 1, MINUTE):
+        for began in range(first, max(int(now), next(reversed(self._minutes))) + 1, MINUTE):
             total = Figures()
             for figures in self._of(began, key).values():
                 total.add(figures)
@@ -191,20 +192,27 @@ class History:
                 found.setdefault(place, Figures()).add(figures)
         return found
 
-    def _of(self, began: int, key: str | None) -> dict[tuple[str, str], Figures]:
+    def _of(self, began: int, key: str | None) -> dict[Place, Figures]:
         """One minute, by provider and model; of all keys it is added up once, when it is over."""
-        if key is None and began in self._rolled:
+        keys = self._minutes.get(began, {})
+        if key is not None:
+            return keys.get(key, {})
+        if began in self._rolled:
             return self._rolled[began]
-        found: dict[tuple[str, str], Figures] = {}
-        for group, figures in self._minutes.get(began, {}).items():
-            if key is None or group.key == key:
-                found.setdefault((group.provider, group.model), Figures()).add(figures)
-        if key is None and self._minutes and began < next(reversed(self._minutes)):
+        found: dict[Place, Figures] = {}
+        for places in keys.values():
+            for place, figures in places.items():
+                found.setdefault(place, Figures()).add(figures)
+        if self._minutes and began < next(reversed(self._minutes)):
             self._rolled[began] = found
         return found
 
-
-def _figures(groups: dict[Group, Figures], group: Group) -> Figures:
-    if group not in groups and len(groups) >= GROUPS:
-        group = NOBODY
-    return groups.setdefault(group, Figures())
+    def _figures(self, minute: Minute, key: str, place: Place) -> Figures:
+        found = minute.get(key, {}).get(place)
+        if found is None and self._held >= GROUPS:
+            key, place = "", ("", "")
+            found = minute.get(key, {}).get(place)
+        if found is None:
+            found = minute.setdefault(key, {})[place] = Figures()
+            self._held += 1
+        return found

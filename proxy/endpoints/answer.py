@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from decimal import Decimal
 from typing import Self
 
@@ -14,7 +14,7 @@ from proxy.core.bill import NOTHING
 from proxy.core.books import Answered, cut
 from proxy.core.call import Call
 from proxy.core.ranking import Ranking
-from proxy.core.recording import Broken, Clean, Head
+from proxy.core.recording import Broken, Head
 from proxy.core.status import forward_status, hit_status, passed_status, unanswered_status
 from proxy.core.view import shown
 from proxy.endpoints.client import PIECE, PING, Header, Heartbeat, send_error, send_whole
@@ -60,6 +60,7 @@ class Answer:
     _credited = False  # what its answer would have cost is saved
     _known: tuple[Header, ...] = ()  # what an error says too
     _passed_to = ""
+    _cost: Decimal | None = NOTHING  # where no flight knows it
 
     def __init__(self, endpoint: str, send: Send, desk: Desk) -> None:
         self._desk = desk
@@ -96,6 +97,8 @@ class Answer:
                 return True
             if isinstance(error, Exception):
                 await self._crash()
+            elif error is not None and self._status == 0:  # we shut down, and the gate says so
+                self._status, self._code, self.outcome = ShuttingDown.status, ShuttingDown.code, "refused"
             return False
         finally:
             self._leave()
@@ -116,10 +119,12 @@ class Answer:
         plan, hit, live = self._plan, self._hit, self._live
         provider, model = self._passed_to, ""
         usage, saved, leader, ranking = None, None, None, None
-        cost: Decimal | None = NOTHING
+        cost = self._cost
         if hit is not None:
             provider, model = hit.entry.meta.provider, hit.name
             usage, saved = hit.entry.meta.usage, hit.saved
+            if live is not None and not live.is_free:  # who was asked first failed
+                cost = _cost(live.reader.flight)
         elif live is not None:
             flight = live.reader.flight
             served, paid = flight.served, flight.bill
@@ -129,7 +134,7 @@ class Answer:
                 leader = flight.asker.request
                 saved = paid.usd if paid is not None and self._credited else None
             else:
-                cost = None if paid is None else paid.usd
+                cost = _cost(flight)
         return Answered(
             request=self.id.decode(),
             at=self._at,
@@ -163,11 +168,11 @@ class Answer:
     def _first_byte(self) -> None:
         now = self._now()
         self._first, live = now - self._began, self._live
-        if self._hit is not None:
-            self._overhead = self._first
-        elif live is not None:
+        if live is not None:  # also where a stale answer takes the place of a failure
             away = live.reader.flight.elsewhere
-            self._overhead = (away.kept if live.is_free else away.added)(self._began, now)
+            self._overhead = (away.kept if live.collapsed else away.added)(live.since or self._began, now)
+        elif self._hit is not None:
+            self._overhead = self._first
 
     def _spoke(self, live: Live) -> None:
         """An event of a stream has been sent: was it the first that says something?"""
@@ -212,8 +217,7 @@ class Answer:
 
     async def _break_off(self, said: Iterable[Header], tail: bytes, error: PenstockError) -> None:
         """One error event where a whole one ended, then no clean end."""
-        self.outcome = "broken"
-        self._code = error.code
+        self.broke(error)
         if is_open_stream(said) and tail.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")):
             await self._body(b"data: " + error.body() + b"\n\n")
 
@@ -229,7 +233,7 @@ class Answer:
     def passed(self, provider: str) -> None:
         """The provider is asked what Penstock does not understand."""
         self.outcome = "bypass"
-        self._passed_to = provider
+        self._passed_to, self._cost = provider, None
         self._known = ((b"cache-status", passed_status()), (b"x-penstock-provider", token(provider)), *NO_PAGE)
 
     async def pass_on(
@@ -244,9 +248,10 @@ class Answer:
         self._first_byte()
         tail = b"\n\n"
         try:
-            async for piece in pieces:
-                await self._body(piece)
-                tail = (tail + piece)[-4:]
+            with self._streaming() if is_open_stream(said) else nullcontext():
+                async for piece in pieces:
+                    await self._body(piece)
+                    tail = (tail + piece)[-4:]
         except UpstreamError as error:
             await self._break_off(said, tail, error)
             return error
@@ -265,8 +270,11 @@ class Answer:
 
     async def _crash(self) -> None:
         """Penstock's own fault, which the server will log: an error as long as nothing was sent."""
+        error = PenstockError("Penstock failed; its log says why.")
         if self._status == 0:
-            await self.refuse(PenstockError("Penstock failed; its log says why."))
+            await self.refuse(error)
+        else:
+            self.broke(error)
 
     async def hit(self, call: Call, hit: Hit) -> None:
         """All at once."""
@@ -360,7 +368,7 @@ class Answer:
     def _credit(self, live: Live) -> None:
         """A joiner has had its whole answer: what it would have cost is saved."""
         flight = live.reader.flight
-        if live.is_free and flight.bill is not None and flight.served is not None:
+        if self.outcome != "broken" and live.is_free and flight.bill is not None and flight.served is not None:
             self._credited = True
 
     async def _stream(self, call: Call, live: Live, head: Head) -> None:
@@ -396,8 +404,7 @@ class Answer:
         recording = live.reader.recording
         if isinstance(recording.end, Broken):
             frame = b"" if recording.end.told else b"data: " + recording.end.error.body() + b"\n\n"
-            self.outcome = "broken"
-            self._code = recording.end.error.code
+            self.broke(recording.end.error)
             await self._body(last + frame)
         else:
             tail = comment(live) if self._desk.cost_comment else b""
@@ -412,10 +419,10 @@ class Answer:
         self._first_byte()
         while recording.end is None or live.reader.position < recording.length:
             await self._body(b"".join(event.raw for event in await live.reader.more()))
-        if isinstance(recording.end, Clean):
-            await self._body(b"", more=False)
+        if isinstance(recording.end, Broken):
+            self.broke(recording.end.error)
         else:
-            self.outcome = "broken"
+            await self._body(b"", more=False)
 
     def _live_headers(self, live: Live, head: Head, *, keeps: bool) -> list[Header]:
         self._status = head.status
@@ -436,6 +443,13 @@ class Answer:
 
     async def _body(self, body: bytes, *, more: bool = True) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def _cost(flight: Flight) -> Decimal | None:
+    """What the one who pays has paid, as far as that is known."""
+    if flight.bill is None:
+        return NOTHING if flight.free else None
+    return flight.bill.usd
 
 
 def _passed_over(ranking: Ranking) -> tuple[tuple[str, str], ...]:

@@ -99,7 +99,10 @@ class ChatCompletions:
         async with Attendance(receive) as client:
             with begun as live:
                 answer.forwarded(live)
-                settled = await self._pipeline.settle(live)
+                try:
+                    settled = await self._pipeline.settle(live)
+                finally:
+                    answer.forwarded(live)  # it may have left what it joined, and lead
                 if isinstance(settled, Hit):
                     await self._hit(call, settled, receive, answer)
                 else:
@@ -110,7 +113,9 @@ class ChatCompletions:
     async def _hit(self, call: Call, hit: Hit, receive: Receive, answer: Answer) -> None:
         recorded = call.directives.replay == "recorded" if call.directives.replay else self._options.recorded_pace
         if recorded and call.stream:
-            async with Attendance(receive):
+            async with Attendance(receive) as client:
                 await answer.replay(call, hit)
+            if client.left:
+                answer.left()
         else:
             await answer.hit(call, hit)

@@ -14,10 +14,11 @@ Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 
 class Refusals:
-    """Starlette's handlers of exceptions."""
+    """Starlette's handlers of exceptions. `on_refused`: told of each with its status."""
 
-    def __init__(self, ids: Ids) -> None:
+    def __init__(self, ids: Ids, on_refused: Callable[[int], None]) -> None:
         self._ids = ids
+        self._on_refused = on_refused
 
     @property
     def handlers(self) -> Mapping[type[Exception], Handler]:
@@ -38,6 +39,7 @@ class Refusals:
         return self._shaped(request, PenstockError("Penstock failed; its log says why."))
 
     def _shaped(self, request: Request, error: PenstockError, **headers: str) -> Response:
+        self._on_refused(error.status)
         ours = self._ids.request().decode()
         said = {"x-penstock-request-id": ours, "x-request-id": ours, **headers}
         if announces_body(header_map(request.scope["headers"])):  # which nobody reads
