@@ -43,6 +43,9 @@ The shape is OpenAI's: `{"error": {"message", "type", "param", "code"}}`. `retry
 `x-should-retry: false`: a call that may have been paid is not worth paying twice.
 """
 
+import json
+from collections.abc import Mapping
+
 import msgspec
 
 
@@ -62,8 +65,15 @@ class PenstockError(Exception):
 
     def body(self) -> bytes:
         """The error as JSON, OpenAI's shape."""
-        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return told({"message": self.message, "type": self.type, "param": self.param, "code": self.code})
+
+
+def told(error: Mapping[str, object]) -> bytes:
+    """As JSON. A provider's words may hold half a character, which msgspec refuses to write."""
+    try:
         return msgspec.json.encode({"error": error})
+    except UnicodeEncodeError:
+        return json.dumps({"error": error}).encode()
 
 
 class InvalidRequest(PenstockError):
@@ -287,7 +297,7 @@ class UpstreamFailed(UpstreamError):
             self.status = code
 
     def body(self) -> bytes:
-        return msgspec.json.encode({"error": self.said})
+        return told(self.said)
 
 
 class UpstreamStall(UpstreamError):

@@ -237,6 +237,10 @@ class Meter(Protocol):
         """A request was refused before any endpoint saw it."""
         ...
 
+    def refused(self, limit: str, key: str) -> None:
+        """A limit or the budget of a key refused a request; `key`: its name."""
+        ...
+
     def attempt(self, provider: str, model: str, result: str, seconds: float) -> None: ...
 
     def retried(self, provider: str, model: str, kind: Literal["repeat", "fallback"]) -> None:

@@ -3,6 +3,7 @@
 Rule: labels come from closed sets, so that what clients say adds no series; USD, seconds and bytes, nothing smaller.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import pairwise
@@ -19,11 +20,13 @@ from prometheus_client.registry import Collector
 
 from proxy.core.access import Grant
 from proxy.core.bill import Bill
-from proxy.core.books import Answered
+from proxy.core.books import LONGEST, Answered
 from proxy.core.families import Family, families
 from proxy.core.ranking import Ranking
 from proxy.core.routing import Option
 from proxy.core.tally import AGAIN, SECONDS, Histogram, Paid, Tallies
+
+logger = logging.getLogger("penstock")
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 MODELS: Final = 50  # that become labels without the settings naming them, each once it has answered
@@ -129,12 +132,21 @@ NAMES: Final[Mapping[str, Named]] = {
         "Of them those that followed a failure: repeat, on the same model; fallback, on another.",
         *("provider", "model", "kind"),
     ),
-    "breaker_open": _gauge("1 while a model is left alone since it failed.", "provider", "model"),
+    "breaker_open": _gauge(
+        "1 from when a model began to be left alone, since it failed, until a call to it has succeeded.",
+        *("provider", "model"),
+    ),
     "breaker_openings": _counter("How often one began to be left alone.", "provider"),
     "cooldown_seconds": _gauge("How long a model that answered 429 is still left alone.", "provider", "model"),
     "decisions": _counter(
-        "Which model of a route was to answer, and why: cheapest, pinned (it made what the conversation goes on from), "
-        "only (nobody else may); waiting, unpriced, cooling, named: nobody better was there; none: nobody.",
+        "Which model was to answer, by route (other: none was named), and why: cheapest, pinned (it made what the "
+        "conversation goes on from), only (nobody else may); waiting, unpriced, cooling, named: nobody better was "
+        "there; none: nobody.",
+        *("route", "model", "why"),
+    ),
+    "route_answers": _counter(
+        "Who answered requests of a route, or failed last, hits and those who joined aside; and why: as in decisions; "
+        "fallback: whoever was chosen first failed.",
         *("route", "model", "why"),
     ),
     "options_dropped": _counter(
@@ -147,7 +159,8 @@ NAMES: Final[Mapping[str, Named]] = {
     "provider_limit_used": _gauge("What is used of it.", "provider", "limit"),
     "limit_refusals": _counter(
         "Requests refused at once by a limit of their key (requests, tokens, concurrent; over_limit: more than the "
-        "whole), or after queue_timeout at one of a provider's.",
+        "whole; budget: what is left of it does not cover what they may cost), or after queue_timeout at one of a "
+        "provider's.",
         *("key", "limit"),
     ),
     "turn_wait_seconds": _histogram(
@@ -201,7 +214,10 @@ class Meter:
         """A request is over. `key`: the name of its key."""
         if row.outcome in AGAIN:  # it had answered, be it in an earlier process
             self.label.answered(row.model)
-        self.tallies.answered(row, self.label(row.model), key)
+        model = self.label(row.model)
+        self.tallies.answered(row, model, key)
+        if row.route is not None and row.leader is None:
+            self._count("route_answers", row.route, model, row.why or "")
 
     def turned_away(self, status: int) -> None:
         """A request was refused before any endpoint saw it."""
@@ -223,7 +239,7 @@ class Meter:
         if result == "ok":
             self.label.answered(model)
         label = self.label(model)
-        self.tallies.tried(provider, label, failed=result != "ok")
+        self.tallies.tried(provider, label, failed=result not in ("ok", "abandoned"))
         self._count("attempts", provider, label, result)
         self._time("attempt_seconds", seconds, provider, label)
 
@@ -280,7 +296,7 @@ class Meter:
 
     def read(self) -> "Readings":
         """What is watched, as it is now."""
-        return {name: dict(read()) for name, read in self._watched.items()}
+        return {name: _reading(name, read) for name, read in self._watched.items()}
 
     def exposition(self, readings: "Readings | None" = None) -> bytes:
         """All metrics in Prometheus' text format. With readings any thread may call, while others count."""
@@ -311,6 +327,15 @@ class Meter:
         self._times.setdefault(name, {}).setdefault(labels, Histogram()).add(seconds)
 
 
+def _reading(name: str, read: Reading) -> Mapping[tuple[str, ...], float]:
+    """Nothing, where that fails: all other metrics are wanted the more."""
+    try:
+        return dict(read())
+    except Exception:
+        logger.exception("the metric %s cannot be read", name)
+        return {}
+
+
 class _Models:
     """Which models are labels: those that the settings name, and MODELS more that clients name and that answered."""
 
@@ -319,6 +344,8 @@ class _Models:
         self._room = len(self._known) + MODELS
 
     def answered(self, model: str) -> None:
+        if len(model) > LONGEST:  # which would stand in each of hundreds of lines
+            return
         if model and len(self._known) < self._room:  # what is passed through has none
             self._known.add(model)
 

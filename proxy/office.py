@@ -7,11 +7,11 @@ from typing import cast, get_args
 
 from proxy.core.access import Grant
 from proxy.core.books import Answered
-from proxy.core.breaker import Health, State
+from proxy.core.breaker import Health
 from proxy.core.budget import Purses
 from proxy.core.history import History
 from proxy.endpoints.admin import Balance, Office, Purge, UnderWay
-from proxy.endpoints.figures import Sources, Standing
+from proxy.endpoints.figures import Sources, Standing, State
 from proxy.errors import StartupError
 from proxy.flights import Flight, Flights
 from proxy.founding import Base
@@ -88,5 +88,12 @@ def _standings(
         if model:
             found.setdefault((provider, model), Pause())
     for (provider, model), pause in found.items():
-        state: State = "down" if pause.down > 0 else "cooling" if pause.cooling > 0 else "up"
-        yield Standing(provider, model, state, max(pause))
+        yield Standing(provider, model, _state(pause), max(pause.down, pause.cooling), (provider, model) in upstreams)
+
+
+def _state(pause: Pause) -> State:
+    if pause.down > 0:
+        return "down"
+    if pause.cooling > 0:
+        return "cooling"
+    return "trying" if pause.open else "up"

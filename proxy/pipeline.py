@@ -11,6 +11,8 @@ from proxy.accounts import Accounts
 from proxy.claims import Claimed, Claims
 from proxy.core import keep, policy
 from proxy.core.asker import Asker
+from proxy.core.bill import NOTHING
+from proxy.core.books import Decided
 from proxy.core.entry import Entry, Meta, make_entry
 from proxy.core.policy import Freshness
 from proxy.core.ranking import Estimate
@@ -58,6 +60,26 @@ class Live:
     def is_free(self) -> bool:
         """Does another pay? Who joined does where the leader left before anything was sent."""
         return self.collapsed and self.reader.flight.payer is not self.reader
+
+    @property
+    def cost(self) -> Decimal | None:
+        """What the one who pays has paid, as far as that is known."""
+        flight = self.reader.flight
+        if flight.bill is None:
+            return NOTHING if flight.free else None
+        return flight.bill.usd
+
+    @property
+    def decided(self) -> Decided:
+        """Who was to answer, and who did."""
+        flight = self.reader.flight
+        ranking, attempts = flight.ranking, tuple(flight.attempts)
+        if ranking is None:
+            return Decided(attempts=attempts)
+        first = ranking.order[0].option if ranking.order else None
+        why = "fallback" if flight.served not in (None, first) else ranking.why
+        dropped = tuple([(each.option.name, each.reason or "") for each in ranking.dropped])
+        return Decided(self.plan.choice.route, why, dropped, attempts)
 
     def __enter__(self) -> Self:
         return self

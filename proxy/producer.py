@@ -196,6 +196,7 @@ class Producer:
             if attempt is not None and attempt.sent:
                 seconds = self._clock.monotonic() - attempt.began
                 self._meter.attempt(target.provider, option.name, attempt.ended, seconds)
+                flight.attempts.append((option.name, attempt.ended))
                 self._tell_pace(attempt)
             if attempt is not None:
                 self._accounts.settle(attempt)
@@ -297,6 +298,7 @@ class Producer:
         """It was refused for a member that we added, and is sent once more without: that is another attempt."""
         seconds, option = self._clock.monotonic() - attempt.began, attempt.option
         self._meter.attempt(option.target.provider, option.name, result_of(REFUSED), seconds)
+        job.flight.attempts.append((option.name, result_of(REFUSED)))
         job.attempts += 1
         await self._accounts.again(attempt, REFUSED)
 

@@ -128,7 +128,10 @@ class Recorder:
             if last not in b"}]":  # all that is left to look at
                 return Broken(UpstreamTruncated("The provider's answer is not whole: its JSON does not end."))
         elif head.status == 200:
-            self.progress.take(b"".join(event.raw for event in recording.events))
+            body = b"".join(event.raw for event in recording.events)
+            self.progress.take(body)
+            if self.progress.error is not None:
+                recording.rewrite(self.provider.scrub(body))
             if self.progress.malformed and not self.progress.begun and is_cut(recording):
                 return Broken(UpstreamTruncated("The provider's answer is not whole: its JSON cannot be read."))
         if recording.head is None:

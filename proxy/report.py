@@ -35,6 +35,7 @@ ASKED: Columns[Figures] = {
     "requests": lambda each: f"{each.requests:,}",
     "hits": lambda each: f"{each.hits:,}",
     "joined": lambda each: f"{each.collapsed:,}",
+    "misses": lambda each: f"{each.misses:,}",
     "hit\nratio": lambda each: _percent(each.hit_ratio),
     "attempts": lambda each: f"{each.attempts:,}",
     "tokens\nin": lambda each: f"{each.input:,}",

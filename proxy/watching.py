@@ -51,10 +51,13 @@ async def exposition(meter: Meter) -> bytes:
 
 
 class Pause(NamedTuple):
-    """How long a model is still left alone, in seconds: as it failed, and as it answered 429."""
+    """How long a model is still left alone, in seconds: as it failed, and as it answered 429. `open`: it has failed,
+    and no call has succeeded since.
+    """
 
     down: float = 0.0
     cooling: float = 0.0
+    open: bool = False
 
 
 def upstreams_of(settings: Settings) -> dict[tuple[str, str], str]:
@@ -82,7 +85,8 @@ def pauses(
         for name in names.get((provider, upstream)) or [meter.label(upstream)]:
             known = found.get((provider, name), Pause())
             down, cooling = each.condition.down(now), each.condition.cooling(now)
-            found[provider, name] = Pause(max(known.down, down), max(known.cooling, cooling))
+            is_open = known.open or each.condition.openings > 0
+            found[provider, name] = Pause(max(known.down, down), max(known.cooling, cooling), is_open)
     return found
 
 
@@ -174,7 +178,7 @@ def _watch_health(meter: Meter, health: Health, clock: Clock, upstreams: Mapping
         found = pauses(meter, health, upstreams, clock.wall())
         return {place: told(pause) for place, pause in found.items()}
 
-    meter.watch("breaker_open", lambda: read(lambda pause: float(pause.down > 0)))
+    meter.watch("breaker_open", lambda: read(lambda pause: float(pause.open)))
     meter.watch("cooldown_seconds", lambda: read(lambda pause: pause.cooling))
     meter.watch("breaker_openings", lambda: {(provider,): count for provider, count in health.opened.items()})
 

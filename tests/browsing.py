@@ -66,11 +66,15 @@ class Tab:
 
     def lists_models(self) -> "Tab":
         """For providers that answer nothing but chat completions."""
+        return self.answers("/v1/models", json=LISTED)
 
-        def listed(route: Route) -> None:
-            route.fulfill(json=LISTED)
+    def answers(self, path: str, **answer: Any) -> "Tab":
+        """From now on this instead of the proxy, as Route.fulfill takes it."""
 
-        self.page.route("**/v1/models", listed)
+        def fulfilled(route: Route) -> None:
+            route.fulfill(**answer)
+
+        self.page.route(f"{self.url}{path}", fulfilled)
         return self
 
     def close(self) -> None:

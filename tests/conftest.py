@@ -158,6 +158,12 @@ def at_once(monkeypatch: pytest.MonkeyPatch, loaded: None) -> None:
     monkeypatch.setattr("proxy.keeping.EVERY", 0.02)
 
 
+@pytest.fixture
+def unheard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page's answer is cut as soon as its error has been sent, lest each such test takes a quarter of a second."""
+    monkeypatch.setattr("proxy.endpoints.stream.HEARD", 0)
+
+
 # An SDK client is slow to build (its TLS context), so others are made from one.
 @pytest.fixture(scope="session")
 def _sdk() -> Iterator[openai.OpenAI]:

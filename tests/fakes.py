@@ -154,6 +154,10 @@ class Meter:
 
     def answered(self, row: Answered, key: str) -> None: ...
 
+    def turned_away(self, status: int) -> None: ...
+
+    def refused(self, limit: str, key: str) -> None: ...
+
     def retried(self, provider: str, model: str, kind: str) -> None:
         self.retries.append((provider, model, kind))
 

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from proxy.app import Application, build_app
 from proxy.cli import client_keys, guard_of
 from proxy.clock import SystemClock
+from proxy.core.books import Answered
 from proxy.reading import read_settings
 from proxy.server import Server
 from proxy.serving import bounds_of
@@ -208,10 +209,23 @@ class FakeClock(SystemClock):
         return super().wall() + self.ahead
 
 
+class Told:
+    """A `Log` that remembers."""
+
+    def __init__(self) -> None:
+        self.rows: list[Answered] = []
+
+    def answered(self, row: Answered) -> None:
+        self.rows.append(row)
+
+
 class Proxy(Running):
-    """The whole proxy, as `penstock serve` runs it. `app` is there to look inside, from its own loop."""
+    """The whole proxy, as `penstock serve` runs it. `app` is there to look inside, from its own loop; `log` holds what
+    was told of each request that is over.
+    """
 
     def __init__(self, table: Json, keys: Mapping[str, str], clock: SystemClock) -> None:
+        self.log = Told()
         self._table = table
         self._keys = keys
         self.clock = clock
@@ -223,7 +237,7 @@ class Proxy(Running):
         keys = client_keys(settings)
         guard = guard_of(settings, keys)
         self.app: Application = await stack.enter_async_context(
-            build_app(settings, api_keys=self._keys, client_keys=keys, guard=guard, clock=self.clock)
+            build_app(settings, api_keys=self._keys, client_keys=keys, guard=guard, clock=self.clock, log=self.log)
         )
         # By looking for them, not by the names of attributes; the server hides what it finds from the collector.
         # By `type`: to be asked for their class makes some objects import what they stand for, which takes a second.
@@ -243,6 +257,12 @@ class Proxy(Running):
         url = await stack.enter_async_context(serving(self.server))
         self._baseline = asyncio.all_tasks()
         return url
+
+    def told(self, count: int = 1) -> list[Answered]:
+        """What was told of the last so many requests, once all have been told."""
+        eventually(lambda: len(self.log.rows) >= count)
+        self.becomes_quiet()
+        return self.log.rows[-count:]
 
     def readers(self) -> int:
         """How many clients read flights now."""

@@ -227,6 +227,7 @@ def test_what_is_stored_is_given_though_nothing_is_left_to_spend(
     proxy = make_proxy(key="sk-operator", models={"exact": EXACT}, keys=[key("team", budget=usd(EACH))])
     assert spends(proxy, prompt) == ""
     assert spends(proxy, prompt + "!") == "insufficient_quota"
+    assert proxy.count("penstock_limit_refusals_total", key="team", limit="budget") == 1
     for form in FORMS:
         for headers in ({}, STORED_ONLY):
             found = asks(proxy, exact(prompt, **form), "team", **headers)

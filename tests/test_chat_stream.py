@@ -16,7 +16,7 @@ from tests.scripted import DONE, Scripted, Wire, answer, chunk, event, events, u
 from tests.support import FakeClock, Json, Proxy, Simulator, ask, eventually, free_port, together
 
 PAGE = "/chat/stream"
-pytestmark = pytest.mark.usefixtures("loaded")
+pytestmark = pytest.mark.usefixtures("loaded", "unheard")
 
 
 class Told(NamedTuple):
@@ -495,6 +495,31 @@ def test_only_posted_json_within_bounds_is_taken(make_proxy: MakeProxy, simulato
     assert proxy.http.post(PAGE, json=plainly("x" * 2000)).status_code == 413
     assert proxy.http.post(PAGE + "/", json=plainly("x")).status_code == 404
     assert simulator.asked() == 0
+
+
+@pytest.mark.parametrize("breaks", ["an error", "a cut", "no end"])
+def test_an_answer_is_not_cut_before_its_error_was_heard(
+    breaks: str, make_proxy: MakeProxy, scripted: Scripted, monkeypatch: pytest.MonkeyPatch, prompt: str
+) -> None:
+    monkeypatch.setattr("proxy.endpoints.stream.HEARD", 1e6)
+    proxy = make_proxy(scripted.base_url, provider={"max_retries": 0})
+    with Wire(proxy.url, plainly(prompt, "m"), path=PAGE) as wire:
+        turn = scripted.turn()
+        turn.head()
+        turn.send(chunk("a"))
+        wire.read_head().read_event()
+        if breaks == "an error":
+            turn.send(event({"error": {"message": "no", "code": float("nan")}}))
+        if breaks == "a cut":
+            turn.abort()
+        else:
+            turn.send(DONE)
+            turn.end()
+        name, said = parsed(wire.read_event().rstrip())
+        assert (name, set(said)) == ("error", {"error"})
+        assert not wire.clean
+        assert proxy.metrics()["penstock_requests_open"] == 1
+    proxy.becomes_quiet()  # whoever has left is not waited for
 
 
 def test_a_page_elsewhere_may_not_ask_and_our_own_may(proxy: Proxy, simulator: Simulator, prompt: str) -> None:

@@ -1,5 +1,6 @@
 """The console in a real browser, before the real proxy: one asks, sees the answer come, stops it, sees what it cost."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -281,9 +282,13 @@ def test_a_key_is_asked_for_where_keys_are_set_and_kept_for_the_tab_only(
     expect(page.problem.locator("strong")).to_have_text("A key is needed")
     expect(page.the("#asking-key-field")).to_be_focused()
     page.enter_key("sk-nobody")
+    expect(page.the("#asking-key-words strong")).to_have_text("This key does not open the playground. ")
+    expect(page.the("#asking-key-field")).to_be_focused()
     page.press("Ask again")
     expect(page.problem.locator("strong")).to_have_text("This key does not open the playground")
-    page.enter_key("sk-team")
+    with page.page.expect_response("**/v1/models"):
+        page.enter_key("sk-team")
+    expect(page.the("#model-note")).to_be_empty()
     expect(page.the("#asking-key")).to_be_hidden()
     page.press("Ask again")
     expect(page.badge).to_have_text("miss")
@@ -334,8 +339,64 @@ def test_the_admin_key_shows_everybodys_figures_and_a_clients_its_own(
     page.the("#requests summary").first.click()
     expect(page.the("#requests details").first).to_contain_text("team")
     page.enter_key("sk-admin")
+    expect(page.the("#asking-key-words")).to_contain_text("it is the admin's")
     page.press("Ask again")
     expect(page.problem).to_contain_text("it is the admin's, which shows everybody's figures and cannot ask")
+
+
+def test_after_the_keys_are_forgotten_nothing_is_asked_without_one(tab: OpenTab, make_proxy: MakeProxy) -> None:
+    page = tab(make_proxy(key="sk-operator", keys=[key("team")]))
+    page.enter_key("sk-team")
+    page.enter_key("sk-team", "figures") if page.the("#figures-key").is_visible() else None
+    expect(page.the("#state")).to_contain_text("live")
+    bare: list[str] = []
+    page.page.on("request", lambda one: None if "authorization" in one.headers else bare.append(one.url))
+    page.page.clock.install()
+    page.page.click("#forget")
+    expect(page.the("#state")).to_have_text("waiting for a key")
+    expect(page.the("#state")).to_have_class("live is-off")
+    page.page.click("#pause")
+    page.page.click("#pause")
+    page.page.clock.run_for(10_000)
+    expect(page.the("#state")).to_have_text("waiting for a key")
+    assert bare == []
+
+
+def about(proxy: Proxy, **changes: Any) -> Any:
+    return proxy.http.get("/console/about").raise_for_status().json() | changes
+
+
+def figures(proxy: Proxy, **changes: Any) -> Any:
+    return proxy.http.get("/console/figures").raise_for_status().json() | changes
+
+
+def test_another_mode_after_a_restart_is_seen_without_a_reload(tab: OpenTab, priced: Proxy) -> None:
+    page = tab(priced)
+    expect(page.the("#mode")).to_contain_text("cache on")
+    page.answers("/console/about", json=about(priced, mode="shadow", default_model="sim-small"))
+    page.answers("/console/figures", json=figures(priced, mode="shadow"))
+    expect(page.the("#mode")).to_contain_text("shadow mode")
+    expect(page.the("#model")).to_have_attribute("placeholder", "sim-small (the default)")
+
+
+def test_keys_that_are_set_by_a_restart_are_asked_for_without_a_reload(tab: OpenTab, priced: Proxy) -> None:
+    page = tab(priced, status(401))
+    expect(page.the("#state")).to_contain_text("live")
+    refused = {"error": {"message": "This proxy answers only to whoever shows a key of it.", "code": "invalid_api_key"}}
+    page.answers("/console/about", json=about(priced, keys=True))
+    page.answers("/console/figures", status=401, json=refused)
+    expect(page.the("#asking-key")).to_be_visible()
+    expect(page.the("#state")).to_have_text("waiting for a key")
+
+
+def test_a_proxy_that_was_away_is_asked_what_it_is(tab: OpenTab, priced: Proxy) -> None:
+    page = tab(priced, "ERR_INTERNET_DISCONNECTED")
+    expect(page.the("#state")).to_contain_text("live")
+    page.context.set_offline(True)
+    expect(page.the("#state")).to_contain_text("Trying again in")
+    page.answers("/console/about", json=about(priced, version="9.9.9"))
+    page.context.set_offline(False)
+    expect(page.the("#version")).to_have_text("Penstock 9.9.9")
 
 
 def test_a_providers_own_key_goes_to_the_provider_and_is_not_shown_for_figures(
@@ -369,7 +430,30 @@ def test_limits_and_budgets_that_are_used_up_say_when_it_goes_on(
     page.page.click("#forget")
     page.enter_key("sk-poor")
     page.press("Ask again")
-    expect(page.problem.locator("strong")).to_have_text("The budget is spent")
+    expect(page.problem.locator("strong")).to_have_text("This may cost more than the $0.00001 that are left")
+    expect(page.problem.locator(".advice")).to_contain_text("Lower the maximum of tokens")
+
+
+@pytest.mark.parametrize(
+    ("message", "title", "advice"),
+    [
+        (
+            "Of this key's budget of 5 USD per day (UTC) 0 are left; it begins anew at …",
+            "The budget is spent",
+            "by itself",
+        ),
+        ("Of this key's budget of 5 USD in all 0 are left.", "The budget is spent", "does not open again"),
+        ("You exceeded your current quota.", "Nothing is left at the provider", "no credit"),
+    ],
+)
+def test_who_has_nothing_left_is_told_whose_money_it_was(
+    message: str, title: str, advice: str, tab: OpenTab, priced: Proxy
+) -> None:
+    page = tab(priced, status(429))
+    page.answers("/chat/stream", status=429, json={"error": {"message": message, "code": "insufficient_quota"}})
+    page.ask("x")
+    expect(page.problem.locator("strong")).to_have_text(title)
+    expect(page.problem.locator(".advice")).to_contain_text(advice)
 
 
 def test_the_figures_show_what_was_asked_and_why_it_went_where_it_went(
@@ -397,6 +481,156 @@ def test_the_figures_show_what_was_asked_and_why_it_went_where_it_went(
     expect(page.the("#minutes-shown tbody tr").first).to_contain_text(":")
 
 
+def test_a_worth_that_nobody_knows_is_unknown_and_not_nothing(
+    tab: OpenTab, make_proxy: MakeProxy, simulator: Simulator, prompt: str
+) -> None:
+    page = tab(make_proxy(provider={"auth": "none"}))
+    page.ask(prompt, "sim-instant")
+    expect(page.badge).to_have_text("miss")
+    page.press("Ask again")
+    expect(page.badge).to_have_text("hit")
+    expect(page.answer.locator(".run > div").last).to_have_text("Savedunknown")
+    expect(page.answer.locator(".runs tbody tr").last.locator("td").last).to_have_text("unknown")
+    expect(page.the("#requests .request-money").first).to_have_text("saved unknown")
+    card = page.the("#charts .card").first
+    expect(card.locator(".big")).to_have_text("unknown")
+    expect(card.locator(".key").first).to_have_text("cacheunknown")
+    expect(card.locator(".warn")).to_have_text("What 1 answer saved is unknown: set “price” for its model in [models].")
+    expect(page.the("#by-model tbody td").last).to_have_text("unknown+ 1 answer of unknown worth")
+    page.the("#requests summary").first.click()
+    expect(page.the("#requests details[open]")).to_contain_text("saved unknown")
+
+
+def row(proxy: Proxy, **changes: Any) -> dict[str, Any]:
+    """The newest request's, changed."""
+    newest: dict[str, Any] = figures(proxy)["requests"][0]
+    return {**newest, "id": str(changes), **changes}
+
+
+def test_what_failed_is_marked_with_its_status_and_lists_of_models_are_left_out(
+    tab: OpenTab, priced: Proxy, simulator: Simulator, prompt: str
+) -> None:
+    page = tab(priced, status(503), status(404))
+    page.ask(prompt, "sim-instant;status=503;should-retry=false")
+    expect(page.problem).to_be_visible()
+    failed = page.the("#requests .badge").first
+    expect(failed).to_have_text("failed 503")
+    bad = "getComputedStyle(document.querySelector('.problem strong')).color"
+    assert failed.evaluate("one => getComputedStyle(one).color") == page.page.evaluate(bad)
+    told = [
+        row(priced, outcome="refused", status=429),
+        row(priced, endpoint="models", status=200),
+        row(priced, outcome="bypass", status=404),
+        row(priced, outcome="left", status=499),
+    ]
+    page.answers("/console/figures", json=figures(priced, requests=told))
+    expect(page.the("#requests .badge")).to_have_text(["refused 429", "failed 404", "left"])
+
+
+def test_each_attempt_is_told_with_its_result(tab: OpenTab, priced: Proxy, simulator: Simulator, prompt: str) -> None:
+    page = tab(priced)
+    page.ask(prompt)
+    expect(page.badge).to_have_text("miss")
+    results = {"failing": "status_503", "busy": "status_429", "sim-large": "ok"}
+    attempts = [{"model": model, "result": result} for model, result in results.items()]
+    told = [row(priced, attempts=attempts, why="fallback"), row(priced, attempts=attempts[:1])]
+    page.answers("/console/figures", json=figures(priced, requests=told))
+    expect(page.the("#requests > li")).to_have_count(2)
+    for summary in page.the("#requests summary").all():
+        summary.click()
+    first, second = page.the("#requests details").all()
+    expect(first).to_contain_text("failing: status_503, busy: status_429, then sim-large answered")
+    expect(first).to_contain_text("Route “economy”: whoever was chosen before it failed.")
+    expect(second).to_contain_text("failing: status_503")
+    expect(second).not_to_contain_text("answered")
+
+
+def test_a_provider_whose_pause_is_over_is_not_said_to_be_well(tab: OpenTab, priced: Proxy) -> None:
+    page = tab(priced)
+    standing = {"provider": "sim", "model": "sim-small", "seconds": 0, "attempts": 5, "failed": 5}
+    page.answers("/console/figures", json=figures(priced, providers=[{**standing, "state": "trying"}]))
+    expect(page.the(".state")).to_have_text(["trying"])
+    expect(page.the(".health-said")).to_contain_text("no success yet")
+    amber = page.page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--miss')")
+    painted = "(colour) => { const e = document.body.appendChild(document.createElement('i')); e.style.color = colour;"
+    painted += " const found = getComputedStyle(e).color; e.remove(); return found; }"
+    shown = page.the(".state").evaluate("one => getComputedStyle(one).color")
+    assert shown == page.page.evaluate(painted, amber)
+
+
+@pytest.mark.parametrize("name", ["constructor", "__proto__", "toString", "hasOwnProperty"])
+def test_names_that_every_object_has_are_names_like_others(
+    name: str, tab: OpenTab, priced: Proxy, simulator: Simulator, prompt: str
+) -> None:
+    page = tab(priced)
+    page.ask(prompt)
+    expect(page.badge).to_have_text("miss")
+    budget = {"usd": "1", "spent_usd": "0", "reserved_usd": "0", "per": name}
+    standing = {"provider": "sim", "model": "sim-small", "seconds": 0, "attempts": 0, "failed": 0, "state": name}
+    told = row(priced, outcome=name, why=name, shadow=name, route=None)
+    page.answers("/console/about", json=about(priced, mode=name))
+    changes = {"requests": [told], "providers": [standing], "budget": budget, "mode": name}
+    page.answers("/console/figures", json=figures(priced, **changes))
+    expect(page.the("#mode")).to_contain_text(name)
+    expect(page.the("#requests .badge")).to_have_text([name])
+    expect(page.the(".state")).to_have_text([name])
+    expect(page.the("#budget")).to_contain_text("$0 of $1.00 spent")
+    page.the("#requests summary").click()
+    expect(page.the("#requests details")).to_contain_text(f"{name[0].upper()}{name[1:]}.")
+
+
+STRANGE = [
+    '{"error": {"message": "m", "code": "constructor"}}',
+    '{"error": {"message": "m", "code": "__proto__"}}',
+    '{"error": {"message": {"toString": 1}, "code": {"toString": [{"toString": 1}]}, "param": []}}',
+    '{"error": {"message": "m", "code": NaN}}',
+    '{"error": "m"}',
+    "null",
+]
+
+
+@pytest.mark.parametrize("data", STRANGE)
+@pytest.mark.parametrize("code", [200, 500])
+def test_no_error_breaks_the_page(code: int, data: str, tab: OpenTab, priced: Proxy, prompt: str) -> None:
+    page = tab(priced, status(500))
+    events = {
+        "content_type": "text/event-stream",
+        "body": f'data: {{"content": "x"}}\n\nevent: error\ndata: {data}\n\n',
+    }
+    whole = {"content_type": "application/json", "body": data}
+    page.answers("/chat/stream", status=code, **(events if code == 200 else whole))
+    page.ask(prompt)
+    expect(page.badge).to_have_text("failed")
+    expect(page.problem.locator("strong")).to_have_text(
+        "The answer broke off with an error" if code == 200 else "Something failed"
+    )
+    expect(page.answer).to_have_attribute("aria-busy", "false")
+    expect(page.the("#send")).to_be_visible()
+    page.page.unroute(f"{page.url}/chat/stream")
+    page.press("Ask again")
+    expect(page.badge).to_have_text("miss")
+
+
+@pytest.mark.parametrize("how", ["failed", "stopped"])
+def test_a_question_that_got_no_answer_is_not_sent_with_the_next(
+    how: str, tab: OpenTab, priced: Proxy, simulator: Simulator, prompt: str
+) -> None:
+    page = tab(priced, status(500))
+    page.ask("Well?", "sim-instant")
+    expect(page.badge).to_have_text("miss")
+    said = page.answer.locator(".answer-text").inner_text()
+    page.ask("Lost.", "sim-instant;status=500" if how == "failed" else "sim-instant;first=60")
+    if how == "stopped":
+        page.page.press("#message", "Escape")
+    expect(page.badge).to_have_text(how)
+    page.ask(prompt, "sim-instant")
+    expect(page.badge).to_have_text("miss")
+    assert [each["content"] for each in simulator.last()["body"]["messages"]] == ["Well?", said, prompt]
+    expect(page.the(".turn.answer").nth(1)).to_contain_text("it is not sent along")
+    page.the(".turn.yours").nth(1).get_by_role("button", name="Edit").click()
+    expect(page.the("#message")).to_have_value("Lost.")
+
+
 def test_the_figures_stand_still_while_they_are_paused(tab: OpenTab, priced: Proxy, prompt: str) -> None:
     page = tab(priced)
     expect(page.the("#state")).to_contain_text("live")
@@ -417,10 +651,22 @@ def test_shadow_mode_says_what_would_have_been_saved(
     page = tab(make_proxy(provider={"auth": "none"}, models=MODELS, cache={"mode": "shadow"}))
     expect(page.the("#mode")).to_contain_text("shadow mode")
     page.ask(prompt, "sim-instant")
-    expect(page.badge).to_be_visible()
+    expect(page.badge).to_have_text("would miss")
     page.press("Ask again")
-    expect(page.the("#mode-note .good")).not_to_have_text("$0")
+    expect(page.badge).to_have_text("would hit")
+    expect(page.answer.locator(".run")).to_contain_text("would have been a hit")
+    cost, would = page.answer.locator(".run > :nth-child(n + 5) dd").all()
+    assert cost.inner_text().startswith("$")
+    assert would.inner_text().split() == [cost.inner_text(), "would", "have", "been", "a", "hit"]
+    expect(page.answer.locator(".runs tbody td:last-child")).to_have_text(["nothing", cost.inner_text()])
     assert simulator.asked() == 2
+    cards = page.the("#charts .card")
+    expect(cards.nth(0).locator(".big")).to_have_text(cost.inner_text())
+    expect(page.the("#mode-note .would")).to_have_text(cost.inner_text())
+    expect(cards.nth(2)).to_contain_text("Would have hit50 %")
+    expect(cards.nth(3).locator(".big")).to_have_text(re.compile(r"^[\d.]+ ms ?fetched, as all are$"))
+    expect(page.the("#requests .badge")).to_have_text(["would hit", "would miss"])
+    expect(page.the("#by-model tbody td").nth(1)).to_have_text("50 %")
 
 
 def test_the_code_that_is_shown_asks_the_same(
@@ -577,6 +823,55 @@ def test_nothing_is_wider_than_the_screen(
     expect(page.the("#requests > li")).to_have_count(3)
     for summary in page.the("#requests summary").all():
         summary.click()
+    wide, screen = page.page.evaluate(WIDE)
+    assert wide <= screen == width
+
+
+# Words that stand on more than one line, of what is read at a glance. A word may end at a hyphen, but no sooner.
+TORN = """() => {
+  const torn = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let seen = 0;
+  while (walker.nextNode()) {
+    const { currentNode: node } = walker;
+    const place = node.parentElement.closest("h1, h2, h3, button, summary, td, th, dt, label, .badge, .state, .live");
+    if (!place?.checkVisibility() || place.closest(".unseen")) continue;
+    for (const word of node.data.matchAll(/[\\p{L}\\p{N}$%.,…]+/gu)) {
+      const range = document.createRange();
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      seen += 1;
+      if (new Set([...range.getClientRects()].map(({ top }) => Math.round(top))).size > 1) torn.push(word[0]);
+    }
+  }
+  return [seen, torn];
+}"""
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_no_word_is_torn_in_two(
+    width: int, tab: OpenTab, make_proxy: MakeProxy, monkeypatch: pytest.MonkeyPatch, prompt: str
+) -> None:
+    monkeypatch.setenv("TEST_ADMIN_KEY", "sk-admin")
+    server = {"admin_key_env": "TEST_ADMIN_KEY"}
+    models = MODELS | {"forgetful-and-rather-long-name": {"provider": "sim", "upstream": "sim-small"}}
+    proxy = make_proxy(key="sk-operator", keys=[key("team")], server=server, models=models)
+    page = tab(proxy, "ERR_INTERNET_DISCONNECTED", width=width, height=844)
+    page.enter_key("sk-team")
+    expect(page.the("#other-key")).to_be_visible()
+    for model in ("sim-instant", "forgetful-and-rather-long-name"):
+        page.ask(prompt, model)
+        expect(page.badge).to_have_text("miss")
+        page.press("Ask again")
+        expect(page.badge).to_have_text("hit")
+    expect(page.the("#requests > li")).to_have_count(4)
+    page.the("#minutes > summary").click()
+    seen, torn = page.page.evaluate(TORN)
+    assert seen > 100
+    assert torn == []
+    page.context.set_offline(True)
+    expect(page.the("#state")).to_contain_text("Trying again in")
+    assert page.page.evaluate(TORN)[1] == []
     wide, screen = page.page.evaluate(WIDE)
     assert wide <= screen == width
 

@@ -57,6 +57,9 @@ def test_where_a_model_fails_the_next_one_answers(
     results = counted(proxy.metrics(), "penstock_attempts_total")
     why = result_of(int(fault[7:])) if "=" in fault else "upstream_bad_content_type"
     assert results == {("alpha", "sim", why): 1, ("beta", "sim", "ok"): 1}
+    (row,) = proxy.told()
+    assert (row.route, row.why, row.attempts) == ("any", "fallback", (("alpha", why), ("beta", "ok")))
+    assert counted(proxy.metrics(), "penstock_route_answers_total") == {("beta", "any", "fallback"): 1}
 
 
 @pytest.mark.parametrize("client", CLIENTS)

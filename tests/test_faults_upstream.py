@@ -16,7 +16,7 @@ import pytest
 from tests.asking import USAGE
 from tests.conftest import MakeProxy
 from tests.scripted import DONE, Scripted, Wire, answer, event, events, post, whole_stream
-from tests.support import Json, Proxy, Silent, Simulator, ask, eventually, together
+from tests.support import CHAT, Json, Proxy, Silent, Simulator, ask, eventually, together
 from tests.test_cut import assert_framed, assert_nothing_was_stored
 from tests.test_retries import BY_SDK
 
@@ -373,6 +373,34 @@ def test_an_answer_of_another_type_is_a_502(
         assert json.loads(wire.read_body())["error"]["code"] == "upstream_bad_content_type"
         assert wire.headers["x-should-retry"] == "false"
     assert_nothing_was_stored(proxy, ask(prompt))
+
+
+def test_an_error_of_a_provider_is_no_page_of_ours_to_a_browser(
+    make_proxy: MakeProxy, scripted: Scripted, prompt: str
+) -> None:
+    proxy = make_proxy(scripted.base_url, provider={"max_retries": 0})
+    with Wire(proxy.url, ask(prompt)) as wire:
+        scripted.turn().answer(b"<script>", status=404, content_type="text/html")
+        assert (wire.read_head().status, wire.read_body()) == (404, b"<script>")
+        assert wire.headers["content-security-policy"] == "sandbox"
+        assert wire.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("half", ["", r"\ud800"])
+@pytest.mark.parametrize("path", [CHAT, "/chat/stream"])
+def test_an_error_that_calls_itself_an_answer_shows_no_key_and_is_no_fault_of_ours(
+    path: str, half: str, make_proxy: MakeProxy, scripted: Scripted
+) -> None:
+    proxy = make_proxy(scripted.base_url, key="sk-operator", provider={"max_retries": 0})
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+    said = f'{{"error": {{"message": "{half} bad key sk-operator", "code": "{half}"}}}}'.encode()
+    with Wire(proxy.url, body, path=path) as wire:
+        scripted.turn().answer(said, content_type="application/json")
+        wire.read_head()
+        found = wire.read_body()
+    assert wire.status == (200 if path == CHAT else 502)
+    assert "bad key" in json.loads(found)["error"]["message"]
+    assert b"sk-operator" not in found
 
 
 def test_json_in_answer_to_a_stream_request_is_a_502_where_it_is_not_whole(

@@ -1,16 +1,21 @@
 """grafana/ and compose.yaml: they name what there is, say what to do, and promtool agrees."""
 
 import itertools
+import json
 import os
 import re
 import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from pricing.cost import Usage
+from proxy.core.books import Answered
+from proxy.core.lines import json_lines
 from proxy.reading import read_settings
 from tests.monitoring import (
     ALERTS,
@@ -33,6 +38,7 @@ from tests.promql import read, shortened, without_thresholds, wrongs
 from tests.support import Json
 
 UID = "${datasource}"
+README = (GRAFANA / "README.md").read_text("utf-8")
 RUNBOOK = (GRAFANA / "RUNBOOK.md").read_text("utf-8")
 COMPOSE = yaml_of(ROOT / "compose.yaml")
 SERVICES: Json = COMPOSE["services"]
@@ -199,6 +205,13 @@ def test_the_runbook_has_no_alert_that_is_gone_and_every_alert_is_tried() -> Non
     assert all(seen == {True, False} for seen in tried.values()), tried
 
 
+def test_panels_that_the_runbook_names_are_there() -> None:
+    titles = {panel["title"] for dashboard in DASHBOARDS.values() for panel in dashboard["panels"]}
+    named = {" ".join(name.split()) for name in re.findall(r"\*\*(.+?)\*\*", RUNBOOK, re.DOTALL)} - {"bold"}
+    assert len(named) > 10
+    assert named <= titles
+
+
 def test_recorded_names_say_their_level_and_are_used() -> None:
     used = " ".join(query.expression for query in every_query())
     for rule in RULES:
@@ -279,3 +292,35 @@ def test_the_settings_of_the_demonstration_are_good_and_its_secrets_open_nothing
     assert settings.server.metrics_key_env == "PENSTOCK_METRICS_KEY"
     assert {provider.base_url for provider in settings.providers.values()} == {"http://simulator:8090/v1"}
     assert SERVICES["simulator"]["command"][-1] == "8090"
+
+
+def test_the_readme_lists_the_members_of_a_line_of_the_log() -> None:
+    row = Answered(
+        request="req_1",
+        at=0.0,
+        key="k",
+        endpoint="chat",
+        asked="economy",
+        outcome="collapsed",
+        status=200,
+        code="c",
+        provider="p",
+        model="m",
+        usage=Usage(input=1, cached=1, output=1),
+        saved=Decimal(1),
+        first=1.0,
+        total=1.0,
+        leader="req_2",
+        entry=b"e",
+        cost=Decimal(1),
+        token=1.0,
+        overhead=1.0,
+        shadow="miss",
+        route="economy",
+        why="fallback",
+        passed_over=(("a", "down"),),
+        attempts=(("b", "status_503"), ("m", "ok")),
+    )
+    (section,) = re.findall(r"^## The log\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+    cells = re.findall(r"^\| (`.+?`) \|", section, re.MULTILINE)
+    assert re.findall(r"`(\w+)`", " ".join(cells)) == list(json.loads(json_lines([row])))

@@ -150,7 +150,9 @@ def test_on_loopback_the_figures_are_open_but_not_through_what_stands_before_it(
     assert proxy.http.get("/metrics", headers={"host": "proxy.example"}).status_code == 401
     assert proxy.http.get("/metrics", headers=shown).status_code == 200
     assert proxy.http.get("/metrics", headers=shown | {"origin": "https://evil.example"}).status_code == 403
-    for name in ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"):  # passed on for somebody else
+    passed_on = ("forwarded", "via", "x-real-ip", "x-scheme", "x-client-ip", "true-client-ip", "cf-connecting-ip")
+    said = ("for", "host", "proto", "port", "server", "prefix")
+    for name in (*passed_on, *(f"x-forwarded-{each}" for each in said)):  # for somebody else
         assert proxy.http.get("/metrics", headers={name: "192.0.2.1"}).status_code == 401
 
 

@@ -104,7 +104,6 @@ COVERED_BY = {
     "proxy/serving.py": "tests/test_commands.py",
     "proxy/clock.py": "tests/test_explain.py",
     "proxy/errors.py": "tests/endpoints/test_client.py",
-    "proxy/endpoints/answer.py": "tests/test_wire.py",
     "proxy/endpoints/desk.py": "tests/test_sums.py",
     "proxy/endpoints/forms.py": "tests/test_wire.py",
     "proxy/endpoints/chat.py": "tests/test_wire.py",

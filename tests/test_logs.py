@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from proxy.core.books import Answered
@@ -104,6 +105,18 @@ def test_requests_and_all_else_are_told_in_their_order(pipe: Pipe) -> None:
         assert lines[at - 1]["request"] == f"req_{number}"
         assert (lines[at]["level"], lines[at]["exception"]) == ("warning", "Traceback")
     assert log.dropped == 0
+
+
+def test_a_row_that_cannot_be_written_costs_no_other(pipe: Pipe) -> None:
+    log = RequestLog(pipe.into, every=OFTEN)
+    odd: Any = "yesterday"
+    for number in range(3):
+        log.answered(msgspec.structs.replace(row(number), at=odd if number == 1 else AT))
+    eventually(lambda: not log._waiting)
+    log.answered(row(3))
+    log.close()
+    assert numbers([json.loads(line) for line in pipe.closed_read()]) == [0, 2, 3]
+    assert log.dropped >= 1
 
 
 def test_a_line_is_written_without_anybody_asking_for_it(pipe: Pipe) -> None:

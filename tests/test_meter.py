@@ -4,6 +4,7 @@
 """
 
 import re
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from itertools import product
@@ -20,6 +21,7 @@ from pricing.cost import Usage
 from pricing.tokens import Count
 from proxy.core.access import NOBODY, Grant
 from proxy.core.bill import Bill
+from proxy.core.books import LONGEST
 from proxy.core.ranking import Estimate, Ranking
 from proxy.core.routing import Option, Target
 from proxy.core.tally import SECONDS
@@ -135,9 +137,19 @@ def test_what_is_counted_is_counted_under_its_labels() -> None:
 
 def test_attempts_are_told_to_the_page_by_the_same_labels() -> None:
     meter = Meter(["m"])
-    for model, result in (("m", "ok"), ("m", "status_503"), ("said", "status_404")):
+    for model, result in (("m", "ok"), ("m", "status_503"), ("m", "abandoned"), ("said", "status_404")):
         meter.attempt("p", model, result, 1.0)
-    assert meter.tallies.tried_of == {("p", "m"): (2, 1), ("p", "other"): (1, 1)}
+    assert meter.tallies.tried_of == {("p", "m"): (3, 1), ("p", "other"): (1, 1)}
+
+
+def test_who_answered_requests_of_a_route_is_counted_with_why() -> None:
+    meter = Meter(["a", "b"])
+    for model, why in (("a", "cheapest"), ("b", "fallback"), ("a", "cheapest")):
+        answered(meter, route="fast", model=model, why=why)
+    answered(meter, route="fast", model="a", why="cheapest", outcome="collapsed", leader="req_0")
+    answered(meter, model="a", why="named")
+    answered(meter, model="a", outcome="hit", saved=D(1))
+    assert counted(meter, "route_answers") == {("fast", "a", "cheapest"): 2, ("fast", "b", "fallback"): 1}
 
 
 def test_what_goes_wrong_in_the_cache_and_in_the_ledger_is_counted() -> None:
@@ -229,22 +241,52 @@ def test_what_is_watched_and_not_known_is_not_told_as_0() -> None:
     assert counted(meter, "data_free_bytes") == {}
 
 
+def test_what_cannot_be_read_costs_no_other_metric(caplog: pytest.LogCaptureFixture) -> None:
+    meter = Meter()
+    meter.watch_one("flights", lambda: 1 // 0)
+    meter.watch_one("readers", lambda: 3)
+    assert (counted(meter, "flights"), counted(meter, "readers")) == ({}, {(): 3})
+    assert "the metric flights cannot be read" in caplog.text
+
+
 def test_what_is_no_metric_cannot_be_watched() -> None:
     with pytest.raises(ValueError, match="penstock_flights"):
         Meter().watch_one("penstock_flights", lambda: 1)
 
 
-def test_a_snapshot_is_told_as_it_was_taken() -> None:
+def test_with_readings_what_is_watched_is_told_as_it_was_read() -> None:
     meter = Meter()
-    answered(meter)
+    now = iter((1.0, 7.0))
+    meter.watch_one("flights", lambda: next(now))
+    readings = meter.read()
     meter.stored("stored")
-    snapshot = meter.snapshot()
-    answered(meter, token=0.5)
-    meter.stored("stored")
-    found = samples(meter.exposition(snapshot))
-    assert found["penstock_recordings_total", (("result", "stored"),)] == 1
-    assert sum(value for (name, _), value in found.items() if name == "penstock_requests_total") == 1
-    assert sum(value for (name, _), value in found.items() if name == "penstock_request_seconds_count") == 1
+    found = samples(meter.exposition(readings))
+    assert found["penstock_flights", ()] == 1
+    assert found["penstock_recordings_total", (("result", "stored"),)] == 1  # what is counted is told as it is
+
+
+def test_the_text_is_made_while_others_count() -> None:
+    meter = Meter()
+    for number in range(500):
+        answered(meter, key=f"key {number}", request="first")
+    over = threading.Event()
+
+    def counts() -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            meter.answered(answer(key=f"pk_{number}", saved=D(1), outcome="hit", usage=USAGE), f"key {number}")
+            meter.attempt("p", f"said {number}", f"status_{number}", 1.0)
+            meter.billed(Bill(option(f"said {number}"), USAGE, D(1)), Grant(f"key {number}", f"pk_{number}"))
+
+    other = threading.Thread(target=counts)
+    other.start()
+    try:
+        for _ in range(10):
+            meter.exposition(meter.read())
+    finally:
+        over.set()
+        other.join()
 
 
 # Which models are labels.
@@ -273,6 +315,33 @@ def test_another_model_is_a_label_once_it_has_answered() -> None:
     ]
 
 
+def test_a_name_that_no_model_has_is_no_label() -> None:
+    meter = Meter(["own"])
+    for model in ("x" * LONGEST, "x" * (LONGEST + 1), "x" * 1_000_000):
+        meter.attempt("p", model, "ok", 1.0)
+    assert models_of(meter) == {"x" * LONGEST, "other"}
+
+
+def test_statuses_that_nobody_has_heard_of_add_few_series() -> None:
+    meter = Meter()
+    for status in range(100, 700):
+        answered(meter, endpoint="passthrough", outcome="bypass", model="", status=status)
+        meter.turned_away(status)
+    told = {status for *_, status in counted(meter, "requests")}
+    assert {"200", "404", "429", "499", "503", "2xx", "4xx", "5xx"} <= told
+    assert len(told) < 40
+    assert sum(counted(meter, "requests").values()) == 1200
+
+
+@pytest.mark.parametrize("outcome", ["hit", "stale"])
+def test_a_model_of_a_stored_answer_is_a_label_though_it_answered_before_a_restart(outcome: str) -> None:
+    meter = Meter(["own"])
+    answered(meter, outcome="miss", model="said", status=404)
+    answered(meter, outcome=outcome, model="said", saved=D(1))
+    assert {model for _, model, _ in counted(meter, "saved_usd")} == {"said"}
+    assert {model for _, model, *_ in counted(meter, "requests")} == {"other", "said"}
+
+
 def test_so_many_models_become_labels_and_no_more() -> None:
     meter = Meter(["own"])
     for number in range(MODELS + 10):
@@ -297,7 +366,8 @@ def everything(meter: Meter, model: str, key: str = "team") -> None:
     told = Grant(key, f"pk_{key}")
     for outcome, status in (("hit", 200), ("miss", 404), ("collapsed", 200)):
         leader = "req_0" if outcome == "collapsed" else None
-        row = answer(outcome=outcome, model=model, asked=model, status=status, saved=D(1), leader=leader, shadow="hit")
+        served = "own" if outcome == "hit" else model  # what is stored has answered
+        row = answer(outcome=outcome, model=served, asked=model, status=status, saved=D(1), leader=leader, shadow="hit")
         meter.answered(row, key)
         answered(meter, key, model=model, token=0.5, overhead=0.5, code=model, request=model)
     meter.attempt("p", model, "status_404", 1.0)
@@ -313,7 +383,7 @@ def everything(meter: Meter, model: str, key: str = "team") -> None:
 
 
 def test_no_label_holds_what_a_client_said() -> None:
-    meter = Meter()
+    meter = Meter(["own"])
     everything(meter, "xsaidx")
     assert b"xsaidx" not in meter.exposition()
     labels = {label for name, _ in NAMES.items() for label in NAMES[name].labels if counted(meter, name)}

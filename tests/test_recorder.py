@@ -85,6 +85,12 @@ def test_the_offsets_are_those_at_which_the_events_came() -> None:
     assert made.flight.recording.times == pytest.approx([1.0, 3.0, 3.0, 3.0, 3.0])
 
 
+def test_the_end_came_when_it_was_said_though_http_went_on() -> None:
+    made = recorded(lambda: Reply(1.0, *STREAM, 1.5, b""))
+    assert made.at == pytest.approx(2.5)
+    assert made.flight.recording.times == pytest.approx([1.0] * len(STREAM))
+
+
 def test_nothing_before_the_first_event_is_a_time_out() -> None:
     made = recorded(lambda: Reply(1e6))
     assert failure(made) is UpstreamTimeout

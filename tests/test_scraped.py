@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import math
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -168,6 +169,13 @@ def fail(proxy: Proxy) -> None:
     proxy.loop.call(told)
 
 
+def sums(proxy: Proxy) -> dict[str, float]:
+    """What a scrape says, by series as they are written."""
+    page = httpx.get(f"{proxy.url}/metrics", headers={"Authorization": f"Bearer {KEY}"}, trust_env=False)
+    lines = [line.rpartition(" ") for line in page.raise_for_status().text.splitlines() if not line.startswith("#")]
+    return {series: float(value) for series, _, value in lines}
+
+
 def queries() -> list[Query]:
     """All that has to give data: panels without the 0 that they fall back on, alerts without their thresholds."""
     drawn = [Query(each.where, without_fallbacks(each.expression)) for each in panel_queries()]
@@ -202,3 +210,32 @@ def test_every_panel_rule_alert_and_variable_has_data_under_load(
         assert seen.ask('sum(penstock_requests_total{outcome="hit"})')[0] > 0
         assert seen.ask('sum(penstock_shadow_requests_total{would="hit"})')[0] > 0
         assert len(seen.ask('up{job="penstock"} == 1')) == len(proxies)
+
+
+def test_the_demonstration_waits_joins_and_spends_its_budget_however_slowly_it_goes(
+    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_METRICS_KEY", KEY)
+    table = demonstration(simulator, tmp_path)
+    table["models"]["sim-medium"].pop("upstream")  # as slow as it is in the demonstration
+    table["models"]["sim-large"]["upstream"] = "sim-large;first=0;gap=0"
+    proxy, demo = Proxy(table, {}, SystemClock()), load()
+    asks = [ask for ask in demo.round_of(0) if ask.times > 1]
+    asks += [ask for number in range(2 * ROUNDS) for ask in demo.round_of(number) if ask.key == "demo-trial"]
+
+    async def played() -> None:
+        async with httpx.AsyncClient(base_url=proxy.url, timeout=DEADLINE, trust_env=False) as http:
+            for ask in asks:  # one after the other: what comes of it is no accident
+                await demo.play(http, [ask])
+
+    try:
+        asyncio.run(played())
+        found = sums(proxy)
+    finally:
+        proxy.stop()
+    assert found['penstock_turn_wait_seconds_count{provider="simulator"}'] > 0
+    assert found["penstock_flights_joined_total"] > 0
+    assert found['penstock_limit_refusals_total{key="research",limit="concurrent"}'] > 0
+    assert found['penstock_limit_refusals_total{key="trial",limit="budget"}'] > 0
+    spent = [value for series, value in found.items() if re.match('penstock_budget_spent_usd{.*key="trial"', series)]
+    assert 0 < sum(spent) < 0.01  # and yet it is refused

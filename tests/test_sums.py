@@ -24,7 +24,7 @@ from tests.test_chat_stream import PAGE, plainly
 from tests.test_money import LOAD, MODELS, ROUTES, cost, long_body
 from tests.test_retries import BY_SDK
 
-pytestmark = pytest.mark.usefixtures("at_once")
+pytestmark = pytest.mark.usefixtures("at_once", "unheard")
 
 TO_THE_CENT: Final = 1e-9  # USD
 FORMS: Final[list[Json]] = [{}, {"stream": True}, USAGE]
@@ -276,12 +276,13 @@ def the_page_agrees(metrics: dict[str, float], proxy: Proxy) -> None:
     """Its totals and the sums over its minutes and its models are those of the metrics."""
     page = proxy.http.get("/console/figures", headers={"authorization": "Bearer sk-admin"}).raise_for_status().json()
     requests = counted(metrics, "penstock_requests_total", "outcome")
+    statuses = counted(metrics, "penstock_requests_total", "outcome", "status")
     saved = counted(metrics, "penstock_saved_usd_total", "cause")
     tokens = counted(metrics, "penstock_tokens_total", "kind")
     expected = {
         "requests": sum(requests.values()),
         "hits": requests["hit",],
-        "misses": requests["miss",],
+        "misses": statuses["miss", "200"],  # those that were answered
         "collapsed": requests["collapsed",],
         "bypassed": requests["bypass",],
         "refused": requests["refused",],
@@ -293,6 +294,10 @@ def the_page_agrees(metrics: dict[str, float], proxy: Proxy) -> None:
         "saved_routing_usd": saved["routing",],
         "unpriced": sum(counted(metrics, "penstock_unpriced_answers_total").values()),
     }
+    report = summary(proxy.directory, "key", None)
+    assert report is not None
+    assert page["totals"]["hit_ratio"] == pytest.approx(report.total.hit_ratio)
+    assert page["totals"]["saved_unknown"] == report.total.saved_unknown
     for name, value in expected.items():
         assert float(page["totals"][name]) == pytest.approx(value, abs=TO_THE_CENT), name
         assert sum(float(each[name]) for each in page["minutes"]) == pytest.approx(value, abs=1e-7), name

@@ -434,6 +434,7 @@ def test_the_models_of_the_provider_are_listed(proxy: Proxy, simulator: Simulato
     [
         ("GET", "/livez", 200),
         ("GET", "/readyz", 200),
+        ("HEAD", "/v1/models", 200),
         ("GET", "/v1/chat/completions", 405),
         ("POST", "/v1/nothing", 404),
     ],

@@ -2,14 +2,15 @@
 """Asks the demonstration's proxy without end, so that the dashboards have something to show: `load.py [URL]`.
 
 What is asked is the same in each round, in the same order: questions that repeat, ones that nobody asked before, pages
-that many open at once, models that fail on purpose, a client that leaves, one without a key.
+that many open at once, more of them than the provider takes at once, models that fail on purpose, a client that leaves,
+one whose budget is soon spent, one without a key.
 """
 
 import asyncio
 import itertools
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -20,7 +21,9 @@ HANDBOOK = " ".join(f"Rule {number}: say what is so, and nothing else." for numb
 
 @dataclass(frozen=True)
 class Ask:
-    """A request. `leaves`: its client goes after the first bytes; `times`: so many clients send it at once."""
+    """A request. `leaves`: its client goes after the first bytes; `times`: so many clients send it at once, or, with
+    `apart`, each of them another.
+    """
 
     key: str
     model: str
@@ -30,12 +33,19 @@ class Ask:
     headers: dict[str, str] = field(default_factory=dict)
     leaves: bool = False
     times: int = 1
+    apart: bool = False
 
     @property
     def body(self) -> dict[str, Any]:
         messages = [{"role": "system", "content": self.system}] if self.system else []
         messages.append({"role": "user", "content": self.prompt})
         return {"model": self.model, "messages": messages, "stream": self.stream, "max_tokens": 200}
+
+    @property
+    def each(self) -> list["Ask"]:
+        """What its clients send."""
+        words = [f" Page {page}." if self.apart else "" for page in range(self.times)]
+        return [replace(self, prompt=self.prompt + more) for more in words]
 
 
 def round_of(number: int) -> Iterator[Ask]:
@@ -46,6 +56,8 @@ def round_of(number: int) -> Iterator[Ask]:
     for model in ("sim-small", "sim-medium", "sim-large"):
         yield Ask("demo-batch", model, f"Sum up letter {number}.", system=HANDBOOK)
         yield Ask("demo-batch", model, f"Read letter {number} aloud.", stream=True)
+    yield Ask("demo-web", "sim-medium", f"Proofread issue {number}.", stream=True, times=10, apart=True)
+    yield Ask("demo-trial", "sim-large", f"What do you make of letter {number}?", system=HANDBOOK)
     yield Ask("demo-research", "sim-reasoning", f"Which of the theories {number} and {number + 1} holds?", stream=True)
     yield Ask("demo-research", "sim-large", f"What follows from theory {number}?")
     yield Ask("demo-research", "sim-medium", f"Who else holds theory {number}?", times=6)
@@ -78,7 +90,7 @@ async def play(http: httpx.AsyncClient, asks: Iterator[Ask], *, at_once: int = 8
 
     async def sent(ask: Ask) -> None:
         async with room:
-            await asyncio.gather(*(send(http, ask) for _ in range(ask.times)))
+            await asyncio.gather(*(send(http, each) for each in ask.each))
 
     async with asyncio.TaskGroup() as group:
         for ask in asks:

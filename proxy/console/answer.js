@@ -1,12 +1,18 @@
 // One answer as it comes: its text, what it cost, and the same question asked again beside it.
 
 import { copying, facts, hidden, make, put, table, tell } from "./dom.js";
-import { OUTCOMES, count, duration, many, money } from "./words.js";
+import { count, duration, many, money, outcome, would } from "./words.js";
 
-/** How an answer came to be, as a badge. */
-export function badge(outcome) {
-  const [word, sentence] = OUTCOMES[outcome] ?? [outcome, ""];
-  return make("span", { class: `badge is-${outcome}`, title: sentence }, word);
+/** How an answer came to be, as a badge. `shadow`: what would have become of it; `status`: of an error, too. */
+export function badge(name, { shadow = null, status = 200 } = {}) {
+  if (status >= 400 && name !== "left") {
+    const word = name === "refused" ? "refused" : "failed";
+    return make("span", { class: "badge is-failed", title: "It was answered with an error." }, `${word} ${status}`);
+  }
+  const [word, sentence] = outcome(name);
+  if (!shadow || name !== "bypass") return make("span", { class: `badge is-${name}`, title: sentence }, word);
+  const [instead, , why] = would(shadow);
+  return make("span", { class: `badge is-would-${shadow}`, title: why }, instead);
 }
 
 /** An answer's place in the conversation. What it shows is the newest run; each run stays in its table. */
@@ -31,6 +37,11 @@ export class AnswerView {
     return this.#text;
   }
 
+  /** Did its question get no answer? One that broke off is none. */
+  get isLost() {
+    return this.settled && (this.failed || !this.#text);
+  }
+
   /** It is being asked, for the first time or again. */
   begin() {
     this.#text = "";
@@ -41,7 +52,7 @@ export class AnswerView {
     this.#title("Answer", "waiting for the first word …");
     this.began = performance.now();
     this.first = null;
-    this.settled = false;
+    this.settled = this.failed = false;
   }
 
   /** A piece of it: content, refusal or reasoning. */
@@ -61,24 +72,24 @@ export class AnswerView {
     if (piece) this.body.append(piece);
   }
 
-  /** It is whole: what `event: done` says. */
-  done(said) {
+  /** It is whole: what `event: done` says, and in shadow mode what would have become of it. */
+  done(said, shadow = null) {
     const took = (performance.now() - this.began) / 1000;
-    const run = { ...said, first: this.first, took, rate: rate(said, this.first, took) };
+    const run = { ...said, shadow, first: this.first, took, rate: rate(said, this.first, took) };
     this.#runs.push(run);
     this.#settle();
-    this.#title(said.model || "Answer", said.provider, badge(said.cache));
+    this.#title(said.model || "Answer", said.provider, badge(said.cache, run));
     put(this.figures, this.#list(run), this.#runs.length > 1 ? this.#table() : null);
     if (said.finish_reason === "length") this.note("It is cut at the maximum of tokens.");
     if (said.finish_reason === "content_filter") this.note("A content filter cut it; it is not kept.");
-    const [word] = OUTCOMES[said.cache] ?? [said.cache];
+    const word = shadow ? would(shadow)[1] : outcome(said.cache)[0];
     tell(`Done: ${word}, ${many(said.usage?.completion_tokens ?? null, "token")} in ${duration(took)}.`);
   }
 
   /** It is over, but not whole. */
   over(word) {
     this.#settle();
-    this.#title("Answer", "", make("span", { class: "badge is-left" }, word));
+    this.#title("Answer", "", make("span", { class: `badge is-${this.failed ? "failed" : "left"}` }, word));
   }
 
   #title(name, words, mark = null) {
@@ -98,6 +109,7 @@ export class AnswerView {
 
   /** `described`: what mend() says. `again`: a function, or null. */
   fail(described) {
+    this.failed = true;
     this.over("failed");
     const { title, message, detail, advice } = described;
     const parts = [make("strong", {}, title), make("p", {}, message), make("p", { class: "advice" }, advice)];
@@ -121,23 +133,34 @@ export class AnswerView {
       ["In all", duration(run.took)],
       ["Tokens", [inAndOut(run.usage), small(details(run.usage))]],
       ["Cost", [money(run.cost_usd), small(run.estimated ? "counted here, not billed" : "")]],
-      ["Saved", money(run.saved_usd ?? "0"), Number(run.saved_usd) > 0 ? "good" : null],
+      run.shadow ? wouldSave(run) : ["Saved", money(run.saved_usd), Number(run.saved_usd) > 0 ? "good" : null],
     ]);
   }
 
   #table() {
     const row = (run, index) => [
       String(index + 1),
-      badge(run.cache),
+      badge(run.cache, run),
       duration(run.first),
       duration(run.took),
       money(run.cost_usd),
-      money(run.saved_usd ?? "0"),
+      run.shadow ? spared(run) : money(run.saved_usd),
     ];
-    const heads = [hidden("Time"), "Cache", "First token", "Total", "Cost", "Saved"];
+    const saved = this.#runs.at(-1).shadow ? "Would save" : "Saved";
+    const heads = [hidden("Time"), "Cache", "First token", "Total", "Cost", saved];
     const caption = make("caption", {}, `Asked ${this.#runs.length} times`);
     return table({ class: "runs" }, caption, heads, this.#runs.map(row));
   }
+}
+
+/** In shadow mode: what a hit would have saved is what it cost. */
+function spared({ shadow, cost_usd: cost }) {
+  return shadow === "miss" ? "nothing" : money(cost);
+}
+
+function wouldSave(run) {
+  const words = make("small", {}, would(run.shadow)[1]);
+  return ["Would have saved", [spared(run), words], run.shadow === "miss" ? null : "would"];
 }
 
 function inAndOut(usage) {

@@ -54,14 +54,31 @@ async function problem(response) {
 
 function said(text, response) {
   try {
-    const { message, type, param, code } = JSON.parse(text).error;
-    return { message: String(message), type, param, code };
+    return shaped(JSON.parse(text).error);
   } catch {
     return { message: text.slice(0, 300) || response.statusText || `HTTP status ${response.status}` };
   }
 }
 
-/** The same of an `error` event in a stream that had begun. */
-export function broken(error) {
-  return new Problem({ status: 200, ...error, message: String(error?.message ?? "The answer broke off.") });
+/** The members of an error that are words: a provider may have put anything in their places. */
+function shaped({ message, type, param, code }) {
+  return { message: word(message) ?? "No reason was given.", type: word(type), param: word(param), code: word(code) };
+}
+
+function word(value) {
+  return typeof value === "string" || typeof value === "number" ? String(value) : null;
+}
+
+/** The same of an `error` event in a stream that had begun; `text` is its data. */
+export function broken(text) {
+  try {
+    return new Problem({ status: 200, ...shaped(JSON.parse(text).error) });
+  } catch {
+    return new Problem({ status: 200, message: text.slice(0, 300) });
+  }
+}
+
+/** The connection ended before the answer did. */
+export function cut() {
+  return new Problem({ status: 200, code: "lost", message: "The connection was cut before the answer was whole." });
 }

@@ -3,6 +3,8 @@
 import { AnswerView } from "./answer.js";
 import { make, put, the } from "./dom.js";
 
+const LOST = "This question got no answer, so it is not sent along with the next one.";
+
 /** Turns in their order. `edit(text)` is told what the user wants to say anew. */
 export class Conversation {
   #turns = []; // {role, text | view, element}
@@ -16,10 +18,12 @@ export class Conversation {
     return this.#turns.length === 0;
   }
 
-  /** The messages up to (not with) the newest answer, or all of them. */
+  /** The messages up to (not with) the newest answer, or all of them; without questions that got no answer. */
   messages({ question = false } = {}) {
     const turns = question && this.answer ? this.#turns.slice(0, -1) : this.#turns;
+    const isLost = (turn, next) => (turn.view ?? next?.view)?.isLost ?? false;
     return turns
+      .filter((turn, at) => !isLost(turn, turns[at + 1]))
       .map((turn) => ({ role: turn.role, content: turn.view ? turn.view.text : turn.text }))
       .filter(({ role, content }) => role === "user" || content);
   }
@@ -31,6 +35,7 @@ export class Conversation {
 
   say(text) {
     this.answer?.offer([]);
+    if (this.answer?.isLost) this.answer.note(LOST);
     const edit = make("button", { type: "button", class: "quiet" }, "Edit");
     const head = make("header", { class: "turn-head" }, make("strong", {}, "You"), edit);
     const element = make(

@@ -17,12 +17,13 @@ export class Figures {
   #wait = EVERY;
   #under = null;
   #paused = false;
-  #refused = false;
+  #held = false; // nothing is asked until there is another key
+  #unsure = false; // another proxy may answer now
   #seen = null; // the newest figures
 
-  /** `wanted()`: the key for figures is asked for. */
-  constructor(keys, about, wanted) {
-    Object.assign(this, { keys, about, wanted });
+  /** `wanted(described)`: the key for figures is asked for; `learn()`: asks the proxy anew what it is. */
+  constructor(keys, about, wanted, learn) {
+    Object.assign(this, { keys, about, wanted, learn });
     this.requests = new Requests(the("requests"), the("no-requests"), the("all-requests"));
     document.addEventListener("visibilitychange", () => this.#next(0));
     keys.addEventListener("change", () => this.start());
@@ -36,9 +37,11 @@ export class Figures {
   }
 
   start() {
-    this.#refused = false;
+    clearTimeout(this.#timer);
+    this.#under?.abort(); // it was asked with another key
     this.#wait = EVERY;
-    if (this.about().keys && !this.#key) {
+    this.#held = this.about().keys && !this.#key;
+    if (this.#held) {
       this.#state("waiting for a key", "off");
       this.#hide();
       this.wanted({ title: "", message: WHOSE, advice: "" });
@@ -49,7 +52,7 @@ export class Figures {
 
   #next(wait) {
     clearTimeout(this.#timer);
-    if (this.#paused || this.#refused || document.visibilityState !== "visible") return;
+    if (this.#paused || this.#held || document.visibilityState !== "visible") return;
     this.#timer = setTimeout(() => this.#ask(), wait);
   }
 
@@ -58,7 +61,7 @@ export class Figures {
     the("pause").setAttribute("aria-pressed", String(this.#paused));
     put(the("pause"), this.#paused ? "Go on" : "Pause");
     tell(this.#paused ? "The figures stand still." : "The figures are live.");
-    if (this.#paused) this.#state("paused", "off");
+    if (this.#paused && !this.#held) this.#state("paused", "off");
     this.#next(0);
   }
 
@@ -68,8 +71,11 @@ export class Figures {
     this.#under = under;
     try {
       const figures = await fetchJson("/console/figures", { key: this.#key, signal: under.signal });
+      if (under.signal.aborted) return;
       this.#wait = EVERY;
       this.#show(figures);
+      if (this.#unsure || figures.mode !== this.about().mode) this.learn();
+      this.#unsure = false;
     } catch (error) {
       if (under.signal.aborted) return;
       this.#failed(error);
@@ -79,13 +85,15 @@ export class Figures {
 
   #failed(error) {
     if (!(error instanceof Problem)) throw error;
+    this.#unsure = true;
     if (error.status === 401 || error.status === 403) {
-      this.#refused = true;
+      this.#held = true;
       this.#state("no access", "bad");
       this.#hide();
       const advice = this.about().keys ? WHOSE : "The admin key opens them, from everywhere.";
       const title = this.#key ? "This key does not show the figures" : "The figures need a key";
       this.wanted({ title, message: error.message, advice });
+      this.learn();
       return;
     }
     this.#wait = Math.min(SLOWEST, Math.max(2 * this.#wait, 1000 * (error.after ?? 0)));
@@ -118,7 +126,7 @@ export class Figures {
     put(the("charts"), charts(figures));
     put(the("counted"), counted(figures.totals));
     put(the("budget"), figures.budget ? tables.budget(figures.budget) : null);
-    put(the("by-model"), tables.models(figures.models));
+    put(the("by-model"), tables.models(figures.models, figures.mode));
     put(the("providers"), tables.providers(figures.providers));
     this.requests.show(figures.requests, this.about().keys && figures.of === "all");
     this.#minutes();
@@ -127,7 +135,7 @@ export class Figures {
   #minutes() {
     const details = the("minutes");
     if (details.open && this.#seen && !the("minutes-shown").contains(document.activeElement)) {
-      put(the("minutes-shown"), tables.minutes(this.#seen.minutes));
+      put(the("minutes-shown"), tables.minutes(this.#seen.minutes, this.#seen.mode));
     }
   }
 }
@@ -142,7 +150,7 @@ function whose({ of, key, now, since, step }) {
 function modeNote({ mode, totals }) {
   if (mode === "shadow") {
     const text = " Everything is fetched and nothing is answered out of the cache. It would have saved ";
-    const would = make("strong", { class: "good" }, money(totals.would_save_usd));
+    const would = make("strong", { class: "would" }, money(totals.would_save_usd));
     return make("p", { class: "banner" }, make("strong", {}, "Shadow mode."), text, would, ".");
   }
   if (mode === "off") {

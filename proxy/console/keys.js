@@ -30,6 +30,16 @@ export class Keys extends EventTarget {
   }
 
   keep(kind, value) {
+    this.#put(kind, value);
+    this.dispatchEvent(new Event("change"));
+  }
+
+  forget() {
+    for (const kind of Object.keys(NAMES)) this.#put(kind, "");
+    this.dispatchEvent(new Event("change")); // once: between the two, one would be shown without the other
+  }
+
+  #put(kind, value) {
     this.#kept[kind] = value.trim();
     try {
       if (this.#kept[kind]) sessionStorage.setItem(NAMES[kind], this.#kept[kind]);
@@ -37,10 +47,5 @@ export class Keys extends EventTarget {
     } catch {
       // As above.
     }
-    this.dispatchEvent(new Event("change"));
-  }
-
-  forget() {
-    for (const kind of Object.keys(NAMES)) this.keep(kind, "");
   }
 }

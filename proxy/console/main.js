@@ -6,16 +6,17 @@ import { Figures, WHOSE } from "./figures.js";
 import { Keys } from "./keys.js";
 import { mend } from "./mend.js";
 import { Playground } from "./playground.js";
+import { named } from "./words.js";
 
-const MODES = { on: "cache on", shadow: "shadow mode", off: "cache off" };
+const MODES = named({ on: "cache on", shadow: "shadow mode", off: "cache off" });
 const STRANGE = "A key has neither blanks nor letters beyond ASCII; something was copied with it.";
 const AGAIN = 3000; // milliseconds until a proxy that does not answer is asked again
 
 let told = { version: "", keys: false, provider_key: false, default_model: null, mode: "on" };
 const about = () => told;
 const keys = new Keys();
-const playground = new Playground(keys, about, () => askForKey(true));
-const figures = new Figures(keys, about, askForFiguresKey);
+const playground = new Playground(keys, about, refused);
+const figures = new Figures(keys, about, askForFiguresKey, learn);
 
 async function start() {
   try {
@@ -28,24 +29,47 @@ async function start() {
     return;
   }
   put(the("unreachable"));
-  put(the("mode"), hidden("Cache: "), MODES[told.mode] ?? told.mode);
+  show();
+}
+
+/** Ask again what it is: it may have been started anew, with other settings. */
+async function learn() {
+  try {
+    const now = await fetchJson("/console/about");
+    if (JSON.stringify(now) === JSON.stringify(told)) return;
+    told = now;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    return; // whoever asked for it asks again
+  }
+  show();
+}
+
+function show() {
+  put(the("mode"), hidden("Cache: "), MODES.get(told.mode) ?? told.mode);
   the("mode").className = `chip is-${told.mode}`;
   put(the("version"), `Penstock ${told.version}`);
-  askForKey(false);
+  askForKey();
   showKeys();
   playground.refresh();
   figures.start();
 }
 
-/** Show the field for the key, where one is needed; `now`: because it was missing or refused. */
-function askForKey(now) {
+/** Show the field for the key, where one is needed. `why`: it was missing or refused, see mend(). */
+function askForKey(why = null) {
   const needed = told.keys || told.provider_key;
-  the("asking-key").hidden = !(now || (needed && !keys.asking));
+  the("asking-key").hidden = !(why || (needed && !keys.asking));
   const words = told.provider_key
     ? "Your provider's own key: it is passed on to the provider with each request. If it needs none, leave this empty."
     : "A key of this proxy. Whoever runs it makes one with “penstock keys create”. The admin key cannot ask.";
-  put(the("asking-key-words"), words);
-  if (now) the("asking-key-field").focus();
+  put(the("asking-key-words"), why ? [make("strong", {}, `${why.title}. `), why.advice] : words);
+}
+
+function refused(why) {
+  askForKey(why);
+  tell(`${why.title}.`);
+  if (!the("message").value) the("asking-key-field").focus(); // else somebody is writing
+  learn();
 }
 
 function askForFiguresKey(why) {
@@ -96,7 +120,7 @@ the("other-key").addEventListener("click", () => {
 
 the("forget").addEventListener("click", () => {
   keys.forget();
-  askForKey(false);
+  askForKey();
   tell("The keys are forgotten.");
   (the("asking-key").hidden ? the("message") : the("asking-key-field")).focus();
 });

@@ -1,9 +1,9 @@
 // What went wrong, in the reader's words, and how to mend it.
 
-import { duration } from "./words.js";
+import { duration, money, named } from "./words.js";
 
 // By code. {after}: when it is worth another try; {of}: what stands in the settings.
-const CODES = {
+const CODES = named({
   unreachable: [
     "The proxy does not answer",
     "Is it still running? “penstock serve” starts it. Then try again: nothing on this page is lost.",
@@ -21,8 +21,8 @@ const CODES = {
     "A key with a budget may only call models with a price. Set “price” for it in [models].",
   ],
   insufficient_quota: [
-    "The budget is spent",
-    "It opens again with its next day, week or month; whoever runs this proxy can raise “budget” of this key.",
+    "Nothing is left at the provider",
+    "The provider says that the account of its key has no credit. Choose another model, or top the account up.",
   ],
   rate_limit_exceeded: [
     "Too much at once",
@@ -75,9 +75,10 @@ const CODES = {
   shutting_down: ["The proxy is shutting down", "Try again once it has started anew."],
   not_cached: ["Not in the cache", "Only kept answers were asked for."],
   lost: ["The answer broke off", "The connection ended before the answer was whole; it is not kept. Try again."],
-};
+});
 
-const STATUSES = {
+const STATUSES = named({
+  200: ["The answer broke off with an error", "It is not kept. Try again, or choose another model."],
   400: ["The request makes no sense", "See what the proxy says, change it and send it again."],
   402: ["The provider wants to be paid", "Its account has no credit left."],
   403: ["That is not allowed", "See what the proxy says."],
@@ -89,12 +90,15 @@ const STATUSES = {
   502: ["The provider failed", "Try again in a moment, or choose another model."],
   503: ["Nobody can answer just now", "Try again {after}."],
   504: ["The provider did not answer in time", "Try again, or choose another model."],
-};
+});
 
 /** {title, message, detail, advice}. `about`: what the proxy says of itself; `key`: one was shown. */
 export function mend(problem, about, key) {
   const [title, advice] =
-    special(problem, about, key) ?? CODES[problem.code] ?? STATUSES[problem.status] ?? STATUSES[500];
+    special(problem, about, key) ??
+    CODES.get(problem.code) ??
+    STATUSES.get(String(problem.status)) ??
+    STATUSES.get("500");
   const after = problem.after ? `in ${duration(Math.max(1, problem.after))}` : "in a moment";
   const detail = [problem.status >= 400 ? problem.status : "", problem.code ?? ""].filter(String).join(" · ");
   return { title, message: problem.message, detail, advice: advice.replace("{after}", after) };
@@ -120,17 +124,32 @@ function special(problem, about, key) {
       "Pick one from the list above. “default_model” in [routing] sets the one for requests that name none.",
     ];
   }
-  if (problem.code === "insufficient_quota" && about.provider_key) {
-    return ["Nothing is left at the provider", "The account of this key has no credit, says the provider."];
+  return problem.code === "insufficient_quota" ? budget(problem.message) : null;
+}
+
+// As core/budget.py says it; a provider's own words for the same code are others.
+const LEFT = /this key's budget of .* ([0-9.]+) are left/;
+
+function budget(message) {
+  const left = LEFT.exec(message)?.[1];
+  if (left === undefined) return null;
+  const raise = "Whoever runs this proxy can raise “budget” of this key.";
+  if (Number(left) > 0) {
+    return [
+      `This may cost more than the ${money(left)} that are left`,
+      "The most that a request can cost is set aside before it is sent. Lower the maximum of tokens, shorten the " +
+        `conversation, or choose a cheaper model. ${raise}`,
+    ];
   }
-  return null;
+  const anew = /begins anew/.test(message) ? "It opens again by itself, as said above." : "It does not open again.";
+  return ["The budget is spent", `${anew} ${raise}`];
 }
 
 function refusedKey(about, key) {
   if (!key)
     return about.provider_key
       ? ["The provider wants a key", "Enter the provider's key above; it is passed on to it."]
-      : CODES.no_key;
+      : CODES.get("no_key");
   if (about.provider_key)
     return [
       "The provider refused this key",

@@ -1,6 +1,6 @@
 // The playground: one asks, sees the answer come, stops it, asks again.
 
-import { broken, fetchJson, post, Problem } from "./api.js";
+import { broken, cut, fetchJson, post, Problem } from "./api.js";
 import { Code } from "./code.js";
 import { Combobox } from "./combobox.js";
 import { Conversation } from "./conversation.js";
@@ -9,16 +9,16 @@ import { events } from "./events.js";
 import { mend } from "./mend.js";
 
 const NO_KEY = "This proxy answers only to whoever shows a key of it.";
-const CUT = "The connection was cut before the answer was whole.";
 const STOPPED =
   "The provider was told to stop too, unless somebody else reads the same answer or it is finished for the cache.";
 const AFRESH = { "cache-control": "no-cache" };
+const SHADOW = /detail=shadow-(hit|collapsed|miss)/; // in Cache-Status
 
 export class Playground {
   #under = null; // the AbortController of what is under way
   #models = "";
 
-  /** `about()`: what the proxy said of itself; `key.wanted(problem)`: the key for asking is asked for. */
+  /** `about()`: what the proxy said of itself; `wanted(described)`: the key for asking is asked for, see mend(). */
   constructor(keys, about, wanted) {
     Object.assign(this, { keys, about, wanted });
     this.talk = new Conversation((text) => this.#edit(text));
@@ -48,21 +48,27 @@ export class Playground {
     const { default_model: standard, keys } = this.about();
     the("model").placeholder = standard ? `${standard} (the default)` : "Choose or type a name";
     this.code.show();
-    if (keys && !this.keys.asking) return;
+    put(the("model-note"));
+    const key = this.keys.asking;
+    if (keys && !key) return;
     this.#models = "asked"; // each time counts against the limits of the key
     try {
-      const listed = await fetchJson("/v1/models", { key: this.keys.asking });
+      const listed = await fetchJson("/v1/models", { key });
+      if (key !== this.keys.asking) return;
       const owner = (model) => (model.owned_by === "penstock" ? "" : (model.owned_by ?? ""));
       const note = (model) => (model.id === standard ? "the default" : owner(model));
       this.models.options = listed.data.map((model) => ({ value: model.id, note: note(model) }));
       this.#models = "listed";
-      put(the("model-note"));
     } catch (error) {
-      this.#models = "";
-      const known = error instanceof Problem && error.status !== 401; // the field for the key says that
-      const words = `The list of models did not come (${error.message}) Any name can be typed.`;
-      put(the("model-note"), known && words);
+      if (key === this.keys.asking) this.#unlisted(error, key);
     }
+  }
+
+  #unlisted(error, key) {
+    this.#models = error.status === 401 ? "refused" : ""; // the same key need not be tried again
+    if (error.status !== 401) {
+      put(the("model-note"), `The list of models did not come (${error.message}) Any name can be typed.`);
+    } else if (key || the("asking-key").hidden) this.wanted(mend(error, this.about(), key));
   }
 
   #key(event) {
@@ -141,7 +147,8 @@ export class Playground {
       if (this.about().keys && !this.keys.asking) throw new Problem({ status: 401, message: NO_KEY });
       const body = { ...this.#fields(), messages: [...this.#system(), ...this.talk.messages({ question: true })] };
       const response = await post("/chat/stream", body, { key: this.keys.asking, signal: under.signal, headers });
-      await this.#read(response, view);
+      const [, shadow] = SHADOW.exec(response.headers.get("cache-status")) ?? [null, null];
+      await this.#read(response, view, shadow);
     } catch (error) {
       this.#failed(error, view, under.signal.aborted);
     } finally {
@@ -152,14 +159,14 @@ export class Playground {
     }
   }
 
-  async #read(response, view) {
+  async #read(response, view, shadow) {
     for await (const { event, data } of events(response)) {
+      if (event === "error") throw broken(data);
       const said = JSON.parse(data);
-      if (event === "done") return keepInSight(the("stop"), () => view.done(said));
-      if (event === "error") throw broken(said.error);
+      if (event === "done") return keepInSight(the("stop"), () => view.done(said, shadow));
       keepInSight(the("stop"), () => view.add(said));
     }
-    throw broken({ code: "lost", message: CUT });
+    throw cut();
   }
 
   #failed(error, view, stopped) {
@@ -169,9 +176,10 @@ export class Playground {
       tell("Stopped.");
       return;
     }
-    const problem = error instanceof Problem ? error : broken({ code: "lost", message: CUT });
-    view.fail(mend(problem, this.about(), this.keys.asking));
-    if (problem.status === 401) this.wanted();
+    const problem = error instanceof Problem ? error : cut();
+    const described = mend(problem, this.about(), this.keys.asking);
+    view.fail(described);
+    if (problem.status === 401) this.wanted(described);
   }
 
   #offer(view) {

@@ -1,41 +1,54 @@
 // What was spent and saved by model, how the providers are, what is left of a budget.
 
+import { asked, hitRatio } from "./cards.js";
 import { draw, make, table } from "./dom.js";
-import { clock, compact, count, duration, many, money, share } from "./words.js";
+import { clock, compact, count, duration, many, money, named, share, sum } from "./words.js";
 
 /** By model, the most spent first. */
-export function models(rows) {
+export function models(rows, mode) {
+  const shadow = mode === "shadow";
   if (!rows.length) return empty("No model has answered yet.");
   const row = (each) => [
     [each.model || "no model", each.provider && make("small", {}, each.provider)],
     compact(each.requests),
-    share(each.hit_ratio),
-    duration(each.first_token.miss),
-    [
-      money(each.spent_usd),
-      each.unpriced > 0 && make("small", {}, `+ ${many(each.unpriced, "answer")} without a price`),
-    ],
-    make("span", { class: "good" }, money(each.saved_usd)),
+    share(hitRatio(each, mode)),
+    duration(each.first_token[asked(mode)]),
+    [sum(each.spent_usd, each.unpriced), each.unpriced > 0 && small(each.unpriced, "without a price")],
+    shadow ? amount(each.would_save_usd, "would") : saved(each),
   ];
-  const heads = ["Model", "Requests", "Hits", "First token (miss)", "Spent", "Saved"];
+  const first = mode === "on" ? "First token (miss)" : "First token";
+  const heads = ["Model", "Requests", shadow ? "Would hit" : "Hits", first, "Spent", shadow ? "Would save" : "Saved"];
   return table({ class: "figures-table" }, caption("By model, over the last hour"), heads, rows.map(row));
+}
+
+function small(number, words) {
+  return make("small", {}, `+ ${many(number, "answer")} ${words}`);
+}
+
+function amount(usd, kind, missing = 0) {
+  return make("span", { class: Number(usd) > 0 ? kind : null }, sum(usd, missing));
+}
+
+function saved({ saved_usd: usd, saved_unknown: unknown }) {
+  return [amount(usd, "good", unknown), unknown > 0 && small(unknown, "of unknown worth")];
 }
 
 function caption(words) {
   return make("caption", { class: "unseen" }, words);
 }
 
-const STATES = {
+const STATES = named({
   up: ["up", "answers"],
   cooling: ["cooling", "left alone for a moment"],
   down: ["down", "left alone after failures"],
-};
+  trying: ["trying", "no longer left alone; nobody has succeeded since"],
+});
 
 /** Each model at its provider: may it be asked, and how it fared. */
 export function providers(rows) {
   if (!rows.length) return empty("No provider has been asked yet.");
   const row = (each) => {
-    const [word, sentence] = STATES[each.state] ?? [each.state, ""];
+    const [word, sentence] = STATES.get(each.state) ?? [each.state, ""];
     const name = [each.model || "passed through", make("small", {}, each.provider)];
     return make(
       "li",
@@ -50,13 +63,16 @@ export function providers(rows) {
 
 /** A client's key is not told what others asked: then there is no number of attempts. */
 function fared({ attempts, failed, state, seconds }) {
-  const waits = state !== "up" && seconds > 0 && `asked again in ${duration(seconds)}`;
+  const waits =
+    state === "trying"
+      ? "its pause is over, no success yet"
+      : state !== "up" && seconds > 0 && `asked again in ${duration(seconds)}`;
   const failures = failed ? `${count(failed)} failed` : "none failed";
   const calls = attempts ? `${many(attempts, "call")}, ${failures}` : attempts === 0 && "not asked in the last hour";
   return [calls, waits].filter(Boolean).join("; ");
 }
 
-const PERIODS = { day: "today", week: "this week", month: "this month", total: "in all" };
+const PERIODS = named({ day: "today", week: "this week", month: "this month", total: "in all" });
 
 /** Of a key's budget, a bar and a sentence. */
 export function budget(figures) {
@@ -71,27 +87,29 @@ export function budget(figures) {
   const drawn = draw("svg", told, bars);
   const set =
     Number(figures.reserved_usd) > 0 ? `, ${money(figures.reserved_usd)} set aside for what is under way` : "";
-  const sentence = `${money(figures.spent_usd)} of ${money(figures.usd)} spent ${PERIODS[figures.per] ?? ""}${set}.`;
+  const sentence = `${money(figures.spent_usd)} of ${money(figures.usd)} spent ${PERIODS.get(figures.per) ?? ""}${set}.`;
   return make("div", { class: "budget" }, make("h3", {}, "Budget"), drawn, make("p", {}, sentence));
 }
 
 /** Every minute in figures: what the charts show, for who cannot see them. */
-export function minutes(rows) {
+export function minutes(rows, mode) {
+  const shadow = mode === "shadow";
   const row = ({ at, first_token: first, ...minute }) => [
     clock(at, false),
     count(minute.requests),
-    share(minute.hit_ratio),
-    money(minute.spent_usd),
-    money(minute.saved_usd),
-    duration(first.hit),
-    duration(first.collapsed),
-    duration(first.miss),
+    share(hitRatio(minute, mode)),
+    sum(minute.spent_usd, minute.unpriced),
+    shadow ? money(minute.would_save_usd) : sum(minute.saved_usd, minute.saved_unknown),
+    ...(mode === "on" ? [duration(first.hit), duration(first.collapsed)] : []),
+    duration(first[asked(mode)]),
   ];
-  const asked = rows.filter((minute) => minute.requests > 0).reverse();
-  if (!asked.length) return empty("Nothing was asked in the last hour.");
+  const busy = rows.filter((minute) => minute.requests > 0).reverse();
+  if (!busy.length) return empty("Nothing was asked in the last hour.");
   const name = "The last hour, minute by minute";
-  const heads = ["Minute", "Requests", "Hit ratio", "Spent", "Saved", "First token: hit", "collapsed", "miss"];
-  const found = table({ class: "figures-table" }, caption(name), heads, asked.map(row));
+  const first = mode === "on" ? ["First token: hit", "collapsed", "miss"] : ["First token"];
+  const kept = shadow ? ["Would hit", "Spent", "Would save"] : ["Hit ratio", "Spent", "Saved"];
+  const heads = ["Minute", "Requests", ...kept, ...first];
+  const found = table({ class: "figures-table" }, caption(name), heads, busy.map(row));
   return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": name }, found);
 }
 

@@ -23,6 +23,11 @@ function amount(value) {
   return value.toFixed(Math.max(2, places)).replace(/(\.\d\d\d*?)0+$/, "$1");
 }
 
+/** The same of a sum in which `missing` amounts are not known: where it holds no other, nobody knows it. */
+export function sum(usd, missing) {
+  return missing > 0 && Number(usd) === 0 ? UNKNOWN : money(usd);
+}
+
 /** "2 ms", "340 ms", "1.25 s", "2 min" */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
@@ -71,8 +76,12 @@ export function stamp(epoch) {
   return new Date(epoch * 1000).toISOString();
 }
 
-/** How an answer came to be, for people: [a word, a sentence]. */
-export const OUTCOMES = {
+/** What stands in `entries` under its own names only: a name out of an answer may be "constructor". */
+export function named(entries) {
+  return new Map(Object.entries(entries));
+}
+
+const OUTCOMES = named({
   hit: ["hit", "Answered out of the cache; the provider was not asked."],
   stale: ["stale", "The provider failed; an older answer out of the cache took its place."],
   collapsed: ["collapsed", "Joined an identical request that was under way; one call was paid for both."],
@@ -81,10 +90,25 @@ export const OUTCOMES = {
   refused: ["refused", "Refused before any provider was asked, or no provider would answer."],
   left: ["left", "The client left before the answer was whole."],
   broken: ["broken", "The answer broke off."],
-};
+});
 
-/** Why a model was chosen, after the words of the metrics. */
-export const WHY = {
+/** How an answer came to be, for people: [a word, a sentence]. */
+export function outcome(name) {
+  return OUTCOMES.get(name) ?? [name, ""];
+}
+
+const WOULD = named({
+  hit: ["would hit", "would have been a hit", "With the cache on, it would have been answered out of it."],
+  collapsed: ["would join", "would have joined another", "With the cache on, one call would have been paid for both."],
+  miss: ["would miss", "would have been a miss", "With the cache on, it would have been sent to the provider too."],
+});
+
+/** In shadow mode, what would have become of it: [a word, a few, a sentence]. */
+export function would(name) {
+  return WOULD.get(name) ?? [name, name, ""];
+}
+
+const WHY = named({
   cheapest: "the lowest expected cost of all that may answer",
   pinned: "it made what this conversation goes on from",
   only: "nobody else may answer",
@@ -93,4 +117,10 @@ export const WHY = {
   unpriced: "no model with a known price may answer",
   cooling: "every other one is left alone after failures",
   none: "nobody may answer now",
-};
+  fallback: "whoever was chosen before it failed",
+});
+
+/** Why a model was chosen, after the words of the metrics. */
+export function reason(why) {
+  return WHY.get(why) ?? why;
+}

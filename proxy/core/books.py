@@ -59,6 +59,18 @@ class Attempted(msgspec.Struct, frozen=True):
     prompt_cache: Decimal | None = None
 
 
+class Decided(msgspec.Struct, frozen=True):
+    """Who answers, and why; see Answered."""
+
+    route: str | None = None
+    why: str | None = None
+    passed_over: tuple[tuple[str, str], ...] = ()
+    attempts: tuple[tuple[str, str], ...] = ()
+
+
+UNDECIDED = Decided()
+
+
 class Answered(msgspec.Struct, frozen=True):
     """A request that is over. `outcome`: hit, stale, miss, collapsed, bypass, refused, left or broken, as in metrics;
     in the ledger also lost: the process died, and the next start wrote the row.
@@ -69,8 +81,9 @@ class Answered(msgspec.Struct, frozen=True):
 
     `cost`: USD that its own last attempt cost, as far as that is known by now; 0 where nobody was asked for it.
     `token`: of a stream, seconds to the first event that says something; `overhead`: seconds to the first byte that no
-    provider and no line took. `shadow`: see there. `route`, `why`: who answers was decided there, and why;
-    `passed_over`: the models that could not answer, and why.
+    provider and no line took. `shadow`: see there. `routing`: USD that it saved, an estimate (bill.py). `route`, `why`:
+    who answers was decided there, and why (fallback: whoever was chosen failed); `passed_over`: the models that could
+    not answer, and why; `attempts`: those that were asked, and how that ended.
     """
 
     request: str
@@ -96,3 +109,12 @@ class Answered(msgspec.Struct, frozen=True):
     route: str | None = None
     why: str | None = None
     passed_over: tuple[tuple[str, str], ...] = ()
+    attempts: tuple[tuple[str, str], ...] = ()
+    routing: Decimal | None = None
+
+    @property
+    def spared(self) -> Decimal | None:
+        """USD that it saved, by whatever it did; a routing that cost more than the baseline saved nothing."""
+        if self.saved is not None or self.routing is None:
+            return self.saved
+        return self.routing if self.routing > 0 else None

@@ -40,7 +40,7 @@ def _samples(tallies: Tallies) -> Iterator[Sample]:
 
 def _of_answers(answers: Answers, key: str) -> Iterator[Sample]:
     endpoint, model, provider, outcome, status, _ = answers.labels
-    told = (endpoint, model, provider, outcome, str(status))
+    told = (endpoint, model, provider, outcome, status)
     yield "requests", told, answers.count
     if any(answers.total.counts):
         yield "request_seconds", told, answers.total

@@ -14,9 +14,11 @@ MINUTE: Final = 60
 MINUTES: Final = 60
 GROUPS: Final = 2000  # of one minute: those beyond are added up as of nobody
 OUTPUT: Final = frozenset({"output", "reasoning", "audio_output"})  # kinds of tokens; all others are input
-TIMED: Final = ("hit", "miss", "collapsed")  # outcomes whose first token is shown
+TIMED: Final = ("hit", "miss", "collapsed", "bypass")  # outcomes whose first token is shown
 
 _NO_TOKENS: Final = (0,) * (len(SECONDS) + 1)
+FETCHED: Final = ("miss", "collapsed")  # which count where an answer came of it
+_SHADOWS: Final = {"hit": "would_hit", "collapsed": "would_join", "miss": "would_miss"}
 _COUNTED: Final = {
     "hit": "hits",
     "stale": "stale",
@@ -48,6 +50,10 @@ class Figures:
     saved_collapse: float = 0.0
     saved_routing: float = 0.0
     would_save: float = 0.0
+    would_hit: int = 0
+    would_join: int = 0
+    would_miss: int = 0
+    saved_unknown: int = 0
     unpriced: int = 0
     first: dict[str, list[int]] = field(default_factory=dict)
 
@@ -91,6 +97,8 @@ class _Seen:
     count: int = 0
     tokens: tuple[int, ...] = _NO_TOKENS
     saved: dict[str, float] = field(default_factory=dict)
+    shadow: dict[str, int] = field(default_factory=dict)
+    unknown: int = 0
 
 
 class History:
@@ -138,17 +146,21 @@ class History:
         labels, seen = answers.labels, self._answers.setdefault(answers, _Seen())
         count = answers.count - seen.count
         figures.requests += count
-        if labels.outcome in _COUNTED:
-            name = _COUNTED[labels.outcome]
-            setattr(figures, name, getattr(figures, name) + count)
-        if labels.outcome == "broken" or (labels.status >= 500 and labels.outcome != "refused"):
+        if labels.outcome in _COUNTED and (labels.outcome not in FETCHED or labels.status[0] in "23"):
+            _add(figures, _COUNTED[labels.outcome], count)
+        if labels.failed:
             figures.failed += count
+        figures.saved_unknown += answers.unknown - seen.unknown
+        for would, name in _SHADOWS.items():
+            _add(figures, name, answers.shadow.get(would, 0) - seen.shadow.get(would, 0))
         figures.saved_cache += answers.saved.get("cache", 0.0) - seen.saved.get("cache", 0.0)
         figures.saved_collapse += answers.saved.get("collapse", 0.0) - seen.saved.get("collapse", 0.0)
         tokens = tuple(answers.token.counts)
         if tokens != seen.tokens and labels.outcome in TIMED:
             figures.time(labels.outcome, (now - then for now, then in zip(tokens, seen.tokens, strict=True)))
-        self._answers[answers] = _Seen(answers.count, tokens, dict(answers.saved))
+        self._answers[answers] = _Seen(
+            answers.count, tokens, dict(answers.saved), dict(answers.shadow), answers.unknown
+        )
 
     def _take_paid(self, figures: Figures, paid: Paid) -> None:
         now = Figures(
@@ -161,7 +173,7 @@ class History:
         )
         seen = self._paid.get(paid, Figures())
         for name in ("input", "output", "spent", "saved_routing", "would_save", "unpriced"):
-            setattr(figures, name, getattr(figures, name) + getattr(now, name) - getattr(seen, name))
+            _add(figures, name, getattr(now, name) - getattr(seen, name))
         self._paid[paid] = now
 
     def minutes(self, now: float, key: str | None = None) -> Iterator[tuple[int, Figures]]:
@@ -216,3 +228,7 @@ class History:
             found = minute.setdefault(key, {})[place] = Figures()
             self._held += 1
         return found
+
+
+def _add(figures: Figures, name: str, more: float) -> None:
+    setattr(figures, name, getattr(figures, name) + more)

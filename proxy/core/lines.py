@@ -26,8 +26,15 @@ class _Passed(msgspec.Struct, frozen=True):
     reason: str
 
 
+class _Attempt(msgspec.Struct, frozen=True):
+    model: str
+    result: str
+
+
 class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One request as JSON has it. `time`: when it was over. `first`, `total`: since it came; seconds, as all are."""
+    """One request as JSON has it. `time`: when it was over. `first`, `total`: since it came; seconds, as all are.
+    `attempts`: of whoever was not simply answered by the first one asked.
+    """
 
     time: str
     level: str
@@ -54,6 +61,7 @@ class _Request(msgspec.Struct, frozen=True, omit_defaults=True):
     route: str | None = None
     why: str | None = None
     passed_over: list[_Passed] | None = None
+    attempts: list[_Attempt] | None = None
     shadow: str | None = None
 
 
@@ -104,7 +112,7 @@ def _seen(text: str) -> str:
 
 def _request(row: Answered) -> _Request:
     """By position: named, the members would take as long as half of all that is done here."""
-    usage, cost, saved = row.usage, row.cost, row.saved
+    usage, cost, saved = row.usage, row.cost, row.spared
     tokens = (None, None, None) if usage is None else (usage.input, usage.output, usage.cached)
     return _Request(
         _time(row.at + row.total),
@@ -132,8 +140,13 @@ def _request(row: Answered) -> _Request:
         row.route or None,
         row.why or None,
         [_Passed(*each) for each in row.passed_over] if row.passed_over else None,
+        [_Attempt(*each) for each in row.attempts] if _had_trouble(row) else None,
         row.shadow,
     )
+
+
+def _had_trouble(row: Answered) -> bool:
+    return len(row.attempts) > 1 or (row.attempts != () and row.attempts[0][1] != "ok")
 
 
 def _encoded(lines: Sequence[_Request | _Note]) -> bytes:
@@ -181,8 +194,10 @@ def _remarks(row: Answered) -> Iterable[str]:
     """What there is to say besides, each where it is known."""
     if row.code:
         yield _name(row.code)
-    if row.saved:
-        yield f"saved {_usd(row.saved)}"
+    if len(row.attempts) > 1:
+        yield "after " + ", ".join(f"{_name(model)} {result}" for model, result in row.attempts[:-1])
+    if row.spared:
+        yield f"saved {_usd(row.spared)}"
     if row.cost:
         yield f"cost {_usd(row.cost)}"
     if row.shadow:

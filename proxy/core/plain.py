@@ -19,6 +19,7 @@ MEMBERS: Final = ("messages", "model", "max_tokens", "temperature")
 ROLES: Final = ("system", "developer", "user", "assistant")
 OF_A_MESSAGE: Final = frozenset({"role", "content"})
 PING: Final = b": ping\n\n"
+LONGEST_WORD: Final = 256  # characters of what a provider calls an error
 
 _UNBOUNDED: Final = 1 << 62  # bytes of an event: each was bounded when it came from the provider
 # What ends a line for some readers of event streams, though the standard says that it does not.
@@ -118,11 +119,18 @@ def error_event(said: object) -> bytes:
     shaped = {
         "message": str(error.get("message") or "The provider reported an error."),
         "type": str(error.get("type") or "upstream_error"),
-        "param": error.get("param"),
-        "code": error.get("code"),
+        "param": _word(error.get("param")),
+        "code": _word(error.get("code")),
     }
     # In ASCII: a provider's words may hold half a character, which msgspec refuses to write.
     return b"event: error\n" + encode(json.dumps({"error": shaped}).encode())
+
+
+def _word(said: object) -> str | int | None:
+    """As a page can read it: a provider may say anything."""
+    if said is None or (isinstance(said, int) and not isinstance(said, bool)):
+        return said
+    return str(said)[:LONGEST_WORD]
 
 
 def broken_event(error: PenstockError) -> bytes:

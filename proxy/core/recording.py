@@ -128,6 +128,11 @@ class Recording:
         self.times.append(at)
         self.size += len(event.raw)
 
+    def rewrite(self, body: bytes) -> None:
+        """Of an answer in pieces that nobody has read yet: this is its whole body."""
+        self.events = [Event(body, None, None)]
+        del self.times[:-1]
+
     def since(self, position: int, count: int, size: int) -> list[Event]:
         """At most `count` events from `position` on, and no more after `size` bytes of them.
 

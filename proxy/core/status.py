@@ -6,6 +6,8 @@ Rule: says what the cache did and why, never the key.
 from proxy.core.policy import Verdict
 
 _COMMON = frozenset({400, 401, 402, 403, 404, 408, 409, 413, 415, 422, 424, 429, 500, 502, 503, 504, 529})
+_OURS = frozenset({0, 200, 201, 204, 206, 301, 302, 304, 307, 405, 431, 499, 501})  # and what passes through often
+_LABELS = {status: str(status) for status in _COMMON | _OURS}
 
 
 def hit_status(left: float, *, stale: bool) -> bytes:
@@ -35,6 +37,11 @@ def result_of(status: int) -> str:
     if status < 400:
         return "ok"
     return f"status_{status}" if status in _COMMON else f"status_{status // 100}xx"
+
+
+def status_label(status: int) -> str:
+    """Of an answer, as a label: a rare one, of which a provider may invent hundreds, by its class."""
+    return _LABELS.get(status) or f"{status // 100}xx"
 
 
 def _why(verdict: Verdict, found_stale: bool) -> bytes:

@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from proxy.core.bill import NOTHING, Bill
 from proxy.core.books import Answered
+from proxy.core.status import status_label
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 AGAIN = frozenset({"hit", "stale"})
+GIVEN = AGAIN | {"collapsed"}
 
 
 class Histogram:
@@ -53,7 +55,7 @@ def quantile(counts: Sequence[int], part: float) -> float | None:
     return SECONDS[-1]
 
 
-Key = tuple[str, str, str, str, int, str]
+Key = tuple[str, str, str, str, str, str]
 
 
 class Labels(NamedTuple):
@@ -63,8 +65,13 @@ class Labels(NamedTuple):
     model: str
     provider: str
     outcome: str
-    status: int
+    status: str
     key: str
+
+    @property
+    def failed(self) -> bool:
+        """No answer came, or a part of one. What Penstock refused is none."""
+        return self.outcome == "broken" or (self.status[0] == "5" and self.outcome != "refused")
 
 
 class Answers:
@@ -73,7 +80,19 @@ class Answers:
     `total`, `token`, `overhead`: see Answered.
     """
 
-    __slots__ = ("count", "input", "is_new", "labels", "output", "overhead", "saved", "shadow", "token", "total")
+    __slots__ = (
+        "count",
+        "input",
+        "is_new",
+        "labels",
+        "output",
+        "overhead",
+        "saved",
+        "shadow",
+        "token",
+        "total",
+        "unknown",
+    )
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
@@ -86,6 +105,7 @@ class Answers:
         self.input: dict[str, int] = {}
         self.output: dict[str, int] = {}
         self.shadow: dict[str, int] = {}  # how many would have been what
+        self.unknown = 0  # given again, and nobody knows what that saved
 
     def add(self, row: Answered) -> None:
         self.count += 1
@@ -104,6 +124,8 @@ class Answers:
         cause = "cache" if row.leader is None else "collapse"
         if row.saved:
             self.saved[cause] = self.saved.get(cause, 0.0) + float(row.saved)
+        elif row.saved is None and row.outcome in GIVEN and row.status == 200:
+            self.unknown += 1
         usage = row.usage
         if usage is not None and (row.leader is None or row.outcome == "collapsed"):
             self.input[cause] = self.input.get(cause, 0) + usage.input
@@ -185,7 +207,7 @@ class Tallies:
 
     def answered(self, row: Answered, model: str, key: str) -> None:
         """`model`: the label of row.model; `key`: the name of row.key."""
-        labels = row.endpoint, model, row.provider, row.outcome, row.status, row.key
+        labels = row.endpoint, model, row.provider, row.outcome, status_label(row.status), row.key
         found = self.answers.get(labels)  # a plain tuple: of a kind of its own, it costs as much as all the rest
         if found is None:
             found = self.answers[labels] = Answers(Labels(*labels))
@@ -201,7 +223,7 @@ class Tallies:
 
     def refused(self, endpoint: str, status: int) -> None:
         """A request of which nothing else is known."""
-        labels = Labels(endpoint, "", "", "refused", status, "")
+        labels = Labels(endpoint, "", "", "refused", status_label(status), "")
         found = self.answers.setdefault(labels, Answers(labels))
         found.count += 1
         if not found.is_new:

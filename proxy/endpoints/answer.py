@@ -11,9 +11,8 @@ from starlette.types import Send
 from proxy.core.access import Grant
 from proxy.core.asker import Asker
 from proxy.core.bill import NOTHING
-from proxy.core.books import Answered, cut
+from proxy.core.books import UNDECIDED, Answered, cut
 from proxy.core.call import Call
-from proxy.core.ranking import Ranking
 from proxy.core.recording import Broken, Head
 from proxy.core.status import forward_status, hit_status, passed_status, unanswered_status
 from proxy.core.view import shown
@@ -33,7 +32,7 @@ from proxy.endpoints.forms import (
 )
 from proxy.endpoints.intake import ClientLeftError
 from proxy.endpoints.money import comment, live_money
-from proxy.errors import Overloaded, PenstockError, ShuttingDown, UpstreamError
+from proxy.errors import InsufficientQuota, Overloaded, PenstockError, ShuttingDown, UpstreamError
 from proxy.interfaces import Visit
 from proxy.pipeline import Hit, Live
 from proxy.plans import Plan
@@ -118,23 +117,24 @@ class Answer:
         """What is told of it."""
         plan, hit, live = self._plan, self._hit, self._live
         provider, model = self._passed_to, ""
-        usage, saved, leader, ranking = None, None, None, None
+        usage, saved, leader, routing = None, None, None, None
+        decided = UNDECIDED
         cost = self._cost
         if hit is not None:
             provider, model = hit.entry.meta.provider, hit.name
             usage, saved = hit.entry.meta.usage, hit.saved
             if live is not None and not live.is_free:  # who was asked first failed
-                cost = _cost(live.reader.flight)
+                cost = live.cost
         elif live is not None:
             flight = live.reader.flight
             served, paid = flight.served, flight.bill
             provider, model = ("", "") if served is None else (served.target.provider, served.name)
-            usage, ranking = None if paid is None else paid.usage, flight.ranking
+            usage, decided = None if paid is None else paid.usage, live.decided
             if live.is_free:
                 leader = flight.asker.request
                 saved = paid.usd if paid is not None and self._credited else None
             else:
-                cost = _cost(flight)
+                cost, routing = live.cost, None if paid is None else paid.routing
         return Answered(
             request=self.id.decode(),
             at=self._at,
@@ -155,9 +155,11 @@ class Answer:
             cost=cost,
             token=self._token,
             overhead=self._overhead,
-            route=None if ranking is None or plan is None else plan.choice.route,
-            why=None if ranking is None else ranking.why,
-            passed_over=() if ranking is None else _passed_over(ranking),
+            routing=routing,
+            route=decided.route,
+            why=decided.why,
+            passed_over=decided.passed_over,
+            attempts=decided.attempts,
             shadow=None if live is None else live.plan.verdict.shadow,
         )
 
@@ -182,11 +184,13 @@ class Answer:
 
     async def refuse(self, error: PenstockError) -> None:
         self._status = error.status
-        self._code = error.code
+        self._code = error.code or error.type
         if not isinstance(error, UpstreamError):
             self.outcome = "refused"
         if isinstance(error, Overloaded):
             self._desk.complaints.overloaded(error)
+        if isinstance(error, InsufficientQuota) and self.grant is not None:
+            self._desk.meter.refused("budget", self.grant.name)
         known = self._known if self._live is None else self._forwarded_headers(self._live)
         await send_error(self._send, error, [*known, *self._ours(None)], close=self.unread())
 
@@ -431,6 +435,7 @@ class Answer:
             *self._forwarded_headers(live, stored=keeps),
             *self._ours(provider_id),
             *self._theirs(head.headers),
+            *(() if head.status == 200 else NO_PAGE),
         ]
 
     @staticmethod
@@ -443,14 +448,3 @@ class Answer:
 
     async def _body(self, body: bytes, *, more: bool = True) -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
-
-
-def _cost(flight: Flight) -> Decimal | None:
-    """What the one who pays has paid, as far as that is known."""
-    if flight.bill is None:
-        return NOTHING if flight.free else None
-    return flight.bill.usd
-
-
-def _passed_over(ranking: Ranking) -> tuple[tuple[str, str], ...]:
-    return tuple([(each.option.name, each.reason or "") for each in ranking.dropped])

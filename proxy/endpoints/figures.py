@@ -4,10 +4,10 @@ Rule: everybody's figures are the administrator's to see, a key's are its own. T
 metrics, so that both agree. USD are decimals in strings, times seconds.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from decimal import Decimal
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from starlette.requests import Request
@@ -16,7 +16,6 @@ from starlette.routing import Route
 
 from proxy.core.access import Grant
 from proxy.core.books import Answered
-from proxy.core.breaker import State
 from proxy.core.call import header_map
 from proxy.core.history import MINUTE, NUMBERS, TIMED, Figures, History
 from proxy.endpoints.admin import Balance
@@ -34,13 +33,19 @@ MONEY: Final = {
 DIGITS: Final = 9  # of USD, behind the point: sums of floats have no more that mean something
 
 
+State = Literal["up", "cooling", "trying", "down"]
+
+
 class Standing(msgspec.Struct, frozen=True):
-    """How a model does at a provider: up, cooling or down, for so many seconds yet."""
+    """How a model does at a provider, for so many `seconds` yet; trying: it was down, and nobody has succeeded since.
+    `ours`: the settings name it.
+    """
 
     provider: str
     model: str
     state: State
     seconds: float
+    ours: bool
 
 
 class Sources(msgspec.Struct, frozen=True):
@@ -96,18 +101,22 @@ class ConsoleFigures:
                 if provider
             ],
             "requests": [_row(row) for row in islice(rows, NEWEST)],
-            "providers": self._providers(grant),
+            "providers": self._providers(grant, {place for place, _ in models}),
             "budget": None if grant is None else self._budget(grant),
         }
 
-    def _providers(self, grant: Grant | None) -> list[dict[str, Any]]:
+    def _providers(self, grant: Grant | None, asked: Collection[tuple[str, str]]) -> list[dict[str, Any]]:
+        """A key sees what the settings let it call, and what it `asked` itself: names of others' models are theirs."""
         tried = self._sources.history.tried()
         found = []
         for each in self._sources.standings():
-            if grant is None or grant.may_call(each.model):
-                attempts, failed = tried.get((each.provider, each.model), (0, 0))
-                counted = {} if grant is not None else {"attempts": attempts, "failed": failed}  # of others, too
-                found.append({**msgspec.structs.asdict(each), **counted})
+            told = {"provider": each.provider, "model": each.model, "state": each.state, "seconds": each.seconds}
+            place = (each.provider, each.model)
+            if grant is None:
+                attempts, failed = tried.get(place, (0, 0))
+                found.append({**told, "attempts": attempts, "failed": failed})
+            elif place in asked or (each.ours and grant.may_call(each.model)):
+                found.append(told)
         return found
 
     def _budget(self, grant: Grant) -> dict[str, str] | None:
@@ -142,12 +151,13 @@ def _row(row: Answered) -> dict[str, Any]:
         "input": None if usage is None else usage.input,
         "output": None if usage is None else usage.output,
         "cost_usd": _usd(row.cost),
-        "saved_usd": _usd(row.saved),
+        "saved_usd": _usd(row.spared),
         "first_token": row.token,
         "total": row.total,
         "route": row.route,
         "why": row.why,
         "passed_over": [{"model": model, "reason": reason} for model, reason in row.passed_over],
+        "attempts": [{"model": model, "result": result} for model, result in row.attempts],
         "shadow": row.shadow,
     }
 

@@ -22,7 +22,16 @@ from proxy.errors import (
     UnsupportedMediaType,
 )
 
-FORWARDED = frozenset({b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"})
+# What proxies add to a request that they pass on.
+FORWARDED = frozenset(
+    {
+        *(b"forwarded", b"via", b"x-real-ip", b"x-scheme", b"x-client-ip", b"client-ip", b"true-client-ip"),
+        *(b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port", b"x-forwarded-server"),
+        *(b"x-forwarded-prefix", b"x-forwarded-scheme", b"x-original-forwarded-for", b"x-original-host"),
+        *(b"cf-connecting-ip", b"cf-ray", b"fly-client-ip", b"fastly-client-ip", b"x-envoy-external-address"),
+        *(b"x-cluster-client-ip", b"x-azure-clientip", b"x-appengine-user-ip", b"tailscale-user-login"),
+    }
+)
 T = TypeVar("T")
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})

@@ -12,6 +12,7 @@ from proxy.endpoints.answer import Answer
 from proxy.endpoints.calling import calling
 from proxy.endpoints.client import Attendance
 from proxy.endpoints.desk import Desk
+from proxy.endpoints.forms import NO_PAGE
 from proxy.endpoints.intake import ClientLeftError, Door
 from proxy.errors import NotFound
 from proxy.interfaces import Listing, Provider
@@ -54,7 +55,7 @@ class Models:
     def _answer(self, listing: Listing, wanted: str | None, grant: Grant) -> tuple[int, Headers, bytes]:
         """Status, headers, body. A provider that refuses the client's own key is not papered over with our part."""
         if listing.models is None:
-            headers = ((b"content-type", listing.content_type), *listing.headers)
+            headers = ((b"content-type", listing.content_type), *listing.headers, *NO_PAGE)
             return listing.status, headers, self._provider.scrub(listing.body)
         merged = self._merged(listing.models)
         found = {name: model for name, model in merged.items() if grant.may_call(name)}

@@ -3,6 +3,7 @@
 Rule: what is answered, at what price and under which limits is for chat.py alone; here is only how it is said.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ from proxy.endpoints.money import hit_money, live_money
 from proxy.errors import UpstreamTooLarge
 from proxy.pipeline import Hit, Live
 
+# Seconds between an error and the cut: a browser throws away what it has not yet handed on when an answer is cut.
+HEARD = 0.25
 MOST = 32 * 1024 * 1024  # bytes of JSON that are held, from a provider that does not stream
 CHANGED = frozenset({b"content-type", b"content-length", b"x-accel-buffering"})
 
@@ -90,7 +93,7 @@ class _Page:
         silent = self._now() - self._spoke >= PING_AFTER  # to a page, since much of what comes is not for it
         if said or silent:
             self._note(plain)
-            await self._body(said or PING)
+            await (self._last(said) if plain.failed else self._body(said or PING))
 
     async def _whole(self, plain: Plain, head: Message, message: Message) -> None:
         """Raises UpstreamTooLarge, UpstreamFailed or UpstreamBadContentType; nothing was sent then."""
@@ -113,7 +116,12 @@ class _Page:
         if flaw is not None and not plain.failed:
             self.answer.broke(flaw)
             said += broken_event(flaw)
+        await self._last(said)
+
+    async def _last(self, said: bytes) -> None:
+        """The connection is cut behind this."""
         await self._body(said)
+        await asyncio.sleep(HEARD)
 
     def _note(self, plain: Plain) -> None:
         self._spoke = self._now()

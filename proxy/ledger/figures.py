@@ -26,6 +26,7 @@ MEMBERS = {
     "requests": "requests",
     "hits": "hits",
     "collapsed": "collapsed",
+    "misses": "misses",
     "hit_ratio": "hit_ratio",
     "attempts": "attempts",
     "input_tokens": "input",
@@ -45,8 +46,8 @@ MEMBERS = {
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one group. `unknown`: attempts whose cost is not known; `saved_unknown`: answers whose saving is not, by
-    whatever it came.
+    """Of one group. `collapsed`, `misses`: those that were answered. `unknown`: attempts whose cost is not known;
+    `saved_unknown`: answers whose saving is not, by whatever it came.
 
     `estimated` is the part of `usd` that no provider said. `prompt_cache`: what the providers' own caches saved.
     `first`: the median of the seconds to the first byte, of what was answered with 200.
@@ -55,6 +56,7 @@ class Figures:
     requests: int = 0
     hits: int = 0
     collapsed: int = 0
+    misses: int = 0
     attempts: int = 0
     input: int = 0
     cached: int = 0
@@ -71,8 +73,9 @@ class Figures:
 
     @property
     def hit_ratio(self) -> float | None:
-        """Of all requests; None where there were none."""
-        return self.hits / self.requests if self.requests else None
+        """Of what the cache might have answered, what it did, or another's call; None where there was none."""
+        again = self.hits + self.collapsed
+        return again / (again + self.misses) if again + self.misses else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +177,12 @@ def _grouping(by: By) -> tuple[ColumnElement[Any], ColumnElement[Any], FromClaus
 
 
 def _of_requests() -> Iterable[ColumnElement[Any]]:
-    hit, joined_in = requests.c.outcome.in_(_CACHED), requests.c.outcome == "collapsed"
+    answered = requests.c.status < 400
+    hit, joined_in = requests.c.outcome.in_(_CACHED), and_(requests.c.outcome == "collapsed", answered)
     yield func.count().label("requests")
     yield count(hit).label("hits")
     yield count(joined_in).label("collapsed")
+    yield count(and_(requests.c.outcome == "miss", answered)).label("misses")
     yield from money(case((hit, requests.c.saved)), "saved_cache")
     yield from money(case((joined_in, requests.c.saved)), "saved_collapse")
     spared = and_(or_(hit, joined_in), requests.c.status == 200)

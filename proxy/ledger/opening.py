@@ -108,9 +108,12 @@ def open_existing(directory: Path, *, read_only: bool = False) -> Engine | None:
     with explained(path):
         made = engine(path, read_only=True, frozen=_is_frozen(path))
         with made.connect() as connection:
-            if _version(connection) != HEAD:
+            version = _version(connection)
+            if version is not None and version > HEAD:
+                raise StartupError(f"{path}: made by a newer version of Penstock; use that one")
+            if version != HEAD:
                 raise StartupError(
-                    f"{path}: of another version of Penstock; start the proxy once to bring it up to date"
+                    f"{path}: of an older version of Penstock; start the proxy once to bring it up to date"
                 )
     return made
 

@@ -96,18 +96,43 @@ def test_a_clock_that_goes_back_opens_no_minute_anew() -> None:
     assert requests(history, NOW + 70) == [(1, 1)]
 
 
+def test_a_clock_that_was_far_ahead_leaves_no_hour_without_minutes_behind() -> None:
+    tallies, history = rig()
+    answered(tallies)
+    history.look(NOW + 24 * 60 * MINUTE)
+    answered(tallies)
+    history.look(NOW + 24 * 60 * MINUTE + 1)
+    for minute in range(3):
+        answered(tallies)
+        history.look(NOW + minute * MINUTE)
+    assert requests(history, NOW + 2 * MINUTE) == [(0, 1), (1, 1), (2, 1)]
+
+
+def test_whoever_asks_by_a_clock_that_is_back_sees_the_newest_minute_too() -> None:
+    tallies, history = rig()
+    answered(tallies)
+    history.look(NOW + 70)
+    assert requests(history, NOW + 10) == [(1, 1)]
+
+
 @pytest.mark.parametrize(
     ("row", "counted"),
     [
-        ({"outcome": "hit"}, "hits"),
-        ({"outcome": "stale"}, "stale"),
-        ({"outcome": "collapsed", "leader": "req_0"}, "collapsed"),
+        ({"outcome": "hit", "saved": D(1)}, "hits"),
+        ({"outcome": "stale", "saved": D(0)}, "stale"),
+        ({"outcome": "collapsed", "leader": "req_0", "saved": D(1)}, "collapsed"),
         ({"outcome": "miss"}, "misses"),
         ({"outcome": "bypass"}, "bypassed"),
         ({"outcome": "refused", "status": 503}, "refused"),
         ({"outcome": "broken"}, "failed"),
         ({"outcome": "left", "status": 499}, ""),
-        ({"outcome": "miss", "status": 502}, "misses failed"),
+        ({"outcome": "miss", "status": 502}, "failed"),
+        ({"outcome": "miss", "status": 404}, ""),  # no answer that the cache might have given
+        ({"outcome": "hit", "saved": None}, "hits saved_unknown"),
+        ({"outcome": "collapsed", "leader": "req_0", "status": 404}, "collapsed"),
+        ({"outcome": "bypass", "shadow": "hit"}, "bypassed would_hit"),
+        ({"outcome": "bypass", "shadow": "collapsed"}, "bypassed would_join"),
+        ({"outcome": "bypass", "shadow": "miss"}, "bypassed would_miss"),
         ({"outcome": "collapsed", "status": 504}, "collapsed failed"),
     ],
 )
@@ -116,9 +141,9 @@ def test_a_request_is_counted_as_what_it_was(row: dict[str, Any], counted: str) 
     answered(tallies, **row)
     history.look(NOW)
     figures = totals(history, NOW)
-    outcomes = ("hits", "stale", "collapsed", "misses", "bypassed", "refused", "failed")
     assert figures.requests == 1
-    assert [name for name in outcomes if getattr(figures, name)] == counted.split()
+    found = {name for name in NUMBERS if getattr(figures, name)} - {"saved_cache", "saved_collapse"}
+    assert found == {"requests", *counted.split()}
 
 
 def test_what_no_endpoint_saw_is_counted_as_refused() -> None:
@@ -175,7 +200,8 @@ def test_the_median_is_of_streams_by_their_outcome() -> None:
     figures = totals(history, NOW)
     assert figures.median("miss") == 0.75
     assert figures.median("hit") == 0.0005
-    assert figures.median("collapsed") is figures.median("bypass") is None
+    assert figures.median("bypass") == 7.5
+    assert figures.median("collapsed") is None
 
 
 def test_a_key_sees_its_own() -> None:
@@ -243,13 +269,23 @@ def test_attempts_are_those_of_the_last_hour() -> None:
     assert history.tried() == {("sim", "sim-1"): (1, 1)}
 
 
+def test_attempts_after_an_hour_in_which_nobody_looked_are_the_last_hours() -> None:
+    tallies, history = rig()
+    tried(tallies, 5, 1)
+    history.look(NOW)
+    tried(tallies, 2, 1)
+    history.look(NOW + 2 * MINUTES * MINUTE)
+    assert history.tried() == {("sim", "sim-1"): (2, 1)}
+
+
 # Whatever comes and whenever somebody looks.
 
+WOULD = {"hit": "would_hit", "collapsed": "would_join", "miss": "would_miss"}
 OUTCOMES = ("hit", "stale", "collapsed", "miss", "bypass", "refused", "left", "broken")
 usd = st.sampled_from([None, D(0), D("0.001"), D("0.25"), D("12.5")])
 rows = st.builds(
-    lambda outcome, status, key, model, saved, token, leader: answer(
-        outcome=outcome, status=status, key=key, model=model, saved=saved, token=token, leader=leader
+    lambda outcome, status, key, model, saved, token, leader, shadow: answer(
+        outcome=outcome, status=status, key=key, model=model, saved=saved, token=token, leader=leader, shadow=shadow
     ),
     st.sampled_from(OUTCOMES),
     st.sampled_from([200, 404, 499, 502]),
@@ -258,6 +294,7 @@ rows = st.builds(
     usd,
     st.none() | st.floats(min_value=0, max_value=200),
     st.sampled_from([None, "req_0"]),
+    st.sampled_from([None, *WOULD]),
 )
 bills = st.builds(
     lambda usage, usd, estimated, routing: Bill(OPTION, usage, usd, estimated=estimated, routing=routing),
@@ -298,7 +335,13 @@ def test_all_minutes_of_an_hour_add_up_to_the_tallies_own_sums(events: list[obje
     answers, paid = tallies.answers.values(), tallies.paid.values()
     assert total.requests == sum(each.count for each in answers)
     for outcome, name in zip(OUTCOMES, ("hits", "stale", "collapsed", "misses", "bypassed", "refused"), strict=False):
-        assert getattr(total, name) == sum(each.count for each in answers if each.labels.outcome == outcome)
+        found = [each for each in answers if each.labels.outcome == outcome]
+        assert getattr(total, name) == sum(
+            each.count for each in found if outcome != "miss" or each.labels.status == "200"
+        )
+    for would, name in WOULD.items():
+        assert getattr(total, name) == sum(each.shadow.get(would, 0) for each in answers)
+    assert total.saved_unknown == sum(each.unknown for each in answers)
     assert total.saved_cache == summed(each.saved.get("cache", 0) for each in answers)
     assert total.saved_collapse == summed(each.saved.get("collapse", 0) for each in answers)
     for outcome in TIMED:

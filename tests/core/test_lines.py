@@ -55,6 +55,7 @@ FULL = msgspec.structs.replace(
     route="economy",
     why="cheapest",
     passed_over=(("gpt-4.1", "cooling"), ("claude", "no_tools")),
+    attempts=(("first", "status_503"), ("deepseek-v3.2", "ok")),
 )
 
 ANY_TEXT = st.text(st.characters())  # half characters too: not what UTF-8 can say
@@ -107,6 +108,7 @@ def test_json_says_everything_that_is_known_of_a_request() -> None:
         "route": "economy",
         "why": "cheapest",
         "passed_over": [{"model": "gpt-4.1", "reason": "cooling"}, {"model": "claude", "reason": "no_tools"}],
+        "attempts": [{"model": "first", "result": "status_503"}, {"model": "deepseek-v3.2", "result": "ok"}],
         "shadow": "hit",
     }
 
@@ -128,6 +130,27 @@ def test_nothing_is_a_figure_and_not_unknown() -> None:
     line = read(json_lines([row(usage=Usage(0, 0, 0), cost=Decimal(0), saved=Decimal("0.00"), first=0.0)]))
     assert (line["input_tokens"], line["output_tokens"], line["cached_tokens"]) == (0, 0, 0)
     assert (line["cost_usd"], line["saved_usd"], line["first"]) == ("0", "0", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("routing", "said"), [(Decimal("0.5"), "0.5"), (Decimal("-0.5"), None), (Decimal(0), None), (None, None)]
+)
+def test_a_request_saves_by_its_route_too(routing: Decimal | None, said: str | None) -> None:
+    assert read(json_lines([row(routing=routing)])).get("saved_usd") == said
+    assert ("saved" in text(row(routing=routing))) == (said is not None)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "said"),
+    [
+        ((), False),
+        ((("m", "ok"),), False),  # which the line says anyway
+        ((("m", "status_503"),), True),
+        ((("m", "status_503"), ("n", "ok")), True),
+    ],
+)
+def test_who_was_asked_is_told_where_that_did_not_go_well(attempts: tuple[tuple[str, str], ...], said: bool) -> None:
+    assert ("attempts" in read(json_lines([row(attempts=attempts)]))) == said
 
 
 def test_the_key_of_the_answer_in_the_cache_is_not_told() -> None:
@@ -184,7 +207,7 @@ def test_text_is_short_and_aligned() -> None:
         cost=Decimal(0), key="pk_1",
     )  # fmt: skip
     lines = [text(each) for each in (hit, FULL, PLAIN, row(total=75.0, status=404, endpoint="models"))]
-    remarks = "upstream_stall  saved $0.0012  cost $0.0000000010  would be hit  pk_1  req_1"
+    remarks = "upstream_stall  after first status_503  saved $0.0012  cost $0.0000000010  would be hit  pk_1  req_1"
     assert lines == [
         "00:04:05 hit       200 chat   gpt-4.1                        1.2 ms  saved $0.0012  pk_1  req_1",
         f"00:04:05 miss      200 chat   economy → deepseek-v3.2        500 ms  {remarks}",

@@ -223,6 +223,7 @@ def test_a_message_at_the_end_of_its_deltas_is_not_said_again() -> None:
         ({}, ("The provider reported an error.", "upstream_error", None, None)),
         ("overloaded", ("overloaded", "upstream_error", None, None)),
         ({"message": "half \ud83d"}, ("half \ud83d", "upstream_error", None, None)),
+        ({"message": "m", "code": float("nan"), "param": {"a": [1]}}, ("m", "upstream_error", "{'a': [1]}", "nan")),
     ],
 )
 def test_an_error_is_told_in_one_shape_and_is_the_last_word(said: object, told: tuple[object, ...]) -> None:

@@ -19,7 +19,7 @@ from tests.ledger.told import answer
 
 D = Decimal
 USAGE = Usage(input=100, cached=40, output=20, reasoning=5)
-LABELS = Labels("chat", "m", "p", "miss", 200, "pk_1")
+LABELS = Labels("chat", "m", "p", "miss", "200", "pk_1")
 OPTION = unknown("m")
 
 seconds = st.floats(min_value=0, max_value=1000)
@@ -139,6 +139,23 @@ def test_a_hit_whose_usage_nobody_knows_saves_no_tokens_that_are_known() -> None
     assert (found.count, found.input, found.output) == (1, {}, {})
 
 
+@pytest.mark.parametrize(
+    ("row", "unknown"),
+    [
+        ({"outcome": "hit"}, 1),
+        ({"outcome": "stale"}, 1),
+        ({"outcome": "collapsed", "leader": "req_0"}, 1),
+        ({"outcome": "hit", "saved": D(0)}, 0),
+        ({"outcome": "collapsed", "leader": "req_0", "status": 502}, 0),  # nothing was given
+        ({"outcome": "left", "leader": "req_0"}, 0),
+        ({"outcome": "collapsed"}, 0),  # it paid, since its leader had left
+        ({"outcome": "miss"}, 0),
+    ],
+)
+def test_what_was_given_again_for_nobody_knows_what_is_counted(row: dict[str, Any], unknown: int) -> None:
+    assert answers(answer(**row)).unknown == unknown
+
+
 def test_what_would_have_come_of_answers_is_counted_by_what_it_is() -> None:
     found = answers(answer(), *(answer(shadow=each) for each in ("hit", "miss", "hit", "collapsed")))
     assert found.shadow == {"hit": 2, "miss": 1, "collapsed": 1}
@@ -199,7 +216,7 @@ def test_answers_of_the_same_labels_are_counted_together_and_all_others_apart() 
         tallies.answered(row, str(model), "team")
     counts = {found.labels: found.count for found in tallies.answers.values()}
     assert len(counts) == 2**6
-    assert counts.pop(Labels("chat", "m", "p", "hit", 200, "pk_1")) == 2
+    assert counts.pop(Labels("chat", "m", "p", "hit", "200", "pk_1")) == 2
     assert set(counts.values()) == {1}
 
 
@@ -243,7 +260,7 @@ def test_of_what_no_endpoint_saw_only_the_status_is_known() -> None:
     tallies.refused("wire", 503)
     tallies.refused("wire", 503)
     (found,) = tallies.answers.values()
-    assert (found.labels, found.count) == (Labels("wire", "", "", "refused", 503, ""), 2)
+    assert (found.labels, found.count) == (Labels("wire", "", "", "refused", "503", ""), 2)
     assert sum(found.total.counts) == 0
 
 

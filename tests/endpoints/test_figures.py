@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeProxy
-from tests.keyed import key, shows
+from tests.keyed import Ahead, key, shows
 from tests.support import CHAT, Json, Proxy, ask
 
 PATH = "/console/figures"
@@ -40,7 +40,7 @@ def test_a_proxy_that_was_asked_nothing_says_so(make_proxy: MakeProxy) -> None:
     found = figures(make_proxy())
     assert (found["of"], found["key"], found["mode"], found["budget"]) == ("all", None, "on", None)
     assert FREE_FIGURES.items() <= found["totals"].items()
-    assert found["totals"]["first_token"] == {"hit": None, "miss": None, "collapsed": None}
+    assert found["totals"]["first_token"] == dict.fromkeys(("hit", "miss", "collapsed", "bypass"))
     assert (found["models"], found["requests"]) == ([], [])
 
 
@@ -51,8 +51,8 @@ def test_what_is_shown_is_what_the_metrics_say(make_proxy: MakeProxy, prompt: st
     chat(proxy, prompt + "?", model="nobody")
     found, metrics = figures(proxy), proxy.metrics()
     totals = found["totals"]
-    assert [totals[name] for name in ("requests", "hits", "misses", "failed")] == [4, 2, 2, 0]
-    assert totals["hit_ratio"] == 0.5
+    assert [totals[name] for name in ("requests", "hits", "misses", "failed")] == [4, 2, 1, 0]  # an error is none
+    assert totals["hit_ratio"] == pytest.approx(2 / 3)
     spent = sum(usd for name, usd in metrics.items() if name.startswith("penstock_cost_usd_total"))
     saved = sum(usd for name, usd in metrics.items() if name.startswith("penstock_saved_usd_total"))
     assert float(totals["spent_usd"]) == pytest.approx(spent, abs=1e-9)
@@ -88,6 +88,44 @@ def test_a_routes_reasons_are_told_with_each_request(make_proxy: MakeProxy, prom
     assert (found["asked"], found["route"], found["model"], found["why"]) == ("any", "any", "sim-instant", "only")
     assert [each["model"] for each in found["passed_over"]] == ["sim-small"]
     assert found["passed_over"][0]["reason"]
+    assert found["attempts"] == [{"model": "sim-instant", "result": "ok"}]
+
+
+def test_what_a_route_saved_is_told_with_each_request(make_proxy: MakeProxy, prompt: str) -> None:
+    models = {**PRICES, "sim-small": {"price": {"input": "9", "output": "9"}}}
+    proxy = make_proxy(models=models, routes={"any": {"models": list(models), "baseline": "sim-small"}})
+    chat(proxy, prompt, model="any")
+    (found,) = figures(proxy)["requests"]
+    assert (found["outcome"], found["model"]) == ("miss", "sim-instant")
+    saved = proxy.count("penstock_saved_usd_total", cause="routing")
+    assert float(found["saved_usd"]) == pytest.approx(saved, abs=1e-9)
+    assert saved > 0
+
+
+def test_an_error_without_a_code_is_told_by_its_type(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy()
+    proxy.http.post(CHAT, content=b"{", headers={"content-type": "application/json"})
+    (row,) = proxy.told()
+    assert (row.status, row.code) == (400, "invalid_request_error")
+
+
+@pytest.mark.parametrize("shadow", ["hit", "miss"])
+def test_in_shadow_mode_it_says_what_would_have_been(shadow: str, make_proxy: MakeProxy, prompt: str) -> None:
+    proxy = make_proxy(models=PRICES, cache={"mode": "shadow"})
+    for _ in range(2 if shadow == "hit" else 1):
+        chat(proxy, prompt, stream=True)
+    found = figures(proxy)
+    assert found["requests"][0]["shadow"] == shadow
+    totals = found["totals"]
+    assert (totals["would_hit"], totals["would_join"], totals["would_miss"]) == (int(shadow == "hit"), 0, 1)
+    assert totals["first_token"]["bypass"] is not None
+
+
+def test_what_was_given_again_without_a_price_is_told(make_proxy: MakeProxy, prompt: str) -> None:
+    proxy = make_proxy()
+    for _ in range(3):
+        chat(proxy, prompt)
+    assert [figures(proxy)["totals"][name] for name in ("hits", "saved_unknown")] == [2, 2]
 
 
 def test_a_model_that_is_left_alone_is_shown_to_be_down(make_proxy: MakeProxy, prompt: str) -> None:
@@ -101,6 +139,33 @@ def test_a_model_that_is_left_alone_is_shown_to_be_down(make_proxy: MakeProxy, p
     assert (found["model"], found["state"], found["failed"]) == ("sim-instant", "down", found["attempts"])
     assert found["seconds"] > 0
     assert figures(named)["totals"]["failed"] == 1
+
+
+def test_after_its_pause_a_model_is_tried_until_it_has_answered(make_proxy: MakeProxy, prompt: str) -> None:
+    clock = Ahead()
+    models = {"shaky": {**PRICES["sim-instant"], "upstream": "sim-instant;fail=1"}}  # each request fails once
+    proxy = make_proxy(clock=clock, provider={"max_retries": 0, "breaker_failures": 1}, models=models)
+
+    def state() -> tuple[str, float]:
+        (found,) = figures(proxy)["providers"]
+        assert proxy.count("penstock_breaker_open") == (found["state"] != "up")
+        return found["state"], found["seconds"]
+
+    assert state() == ("up", 0)
+    chat(proxy, prompt, model="shaky")
+    assert state()[0] == "down"
+    clock.seconds += 3600
+    assert state() == ("trying", 0)
+    assert chat(proxy, prompt, model="shaky")["status"] == 200
+    assert state() == ("up", 0)
+
+
+def test_a_key_sees_no_model_that_only_another_has_named(make_proxy: MakeProxy, prompt: str) -> None:
+    proxy = make_proxy(key="sk-operator", models=PRICES, keys=[key("one"), key("other")])
+    chat(proxy, prompt, "one", model="sim-instant;chunks=2")
+    one, other = (figures(proxy, shows(name)) for name in ("one", "other"))
+    assert {each["model"] for each in one["providers"]} == {"sim-instant", "sim-instant;chunks=2"}
+    assert {each["model"] for each in other["providers"]} == {"sim-instant"}
 
 
 def test_a_key_sees_its_own_and_the_administrator_everybodys(keyed: Proxy, prompt: str) -> None:

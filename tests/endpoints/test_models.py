@@ -220,6 +220,8 @@ async def test_a_providers_refusal_keeps_its_kind_and_the_headers_that_sdks_obey
     sent = rig.sent[0]["headers"]
     assert set(theirs) <= set(sent)
     assert rig.header(b"content-type") == b"text/plain"
+    assert rig.header(b"content-security-policy") == b"sandbox"  # whatever it is, it is no page of ours
+    assert rig.header(b"x-content-type-options") == b"nosniff"
     assert [name for name, _ in sent].count(b"x-request-id") == 1
     assert (rig.header(b"x-penstock-request-id") or b"").startswith(b"req_")
 

@@ -25,10 +25,11 @@ async def _broken(_: Request) -> Response:
     raise RuntimeError("a secret")
 
 
-def refused(method: str, path: str) -> httpx.Response:
-    """What an application of ours answers."""
+def refused(method: str, path: str, statuses: list[int] | None = None) -> httpx.Response:
+    """What an application of ours answers. `statuses`: of what it refused."""
     routes = [Route("/here", _forbidden, methods=["GET", "PUT"]), Route("/broken", _broken)]
-    app = Starlette(routes=routes, exception_handlers=Refusals(Ids()).handlers)
+    told = [] if statuses is None else statuses
+    app = Starlette(routes=routes, exception_handlers=Refusals(Ids(), told.append).handlers)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
 
     async def ask() -> httpx.Response:
@@ -48,7 +49,9 @@ def refused(method: str, path: str) -> httpx.Response:
     ],
 )
 def test_every_refusal_has_openais_shape_and_an_id(method: str, path: str, status: int, code: str) -> None:
-    answer = refused(method, path)
+    statuses: list[int] = []
+    answer = refused(method, path, statuses)
+    assert statuses == [status]
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-penstock-request-id"].startswith("req_")
@@ -65,6 +68,14 @@ def test_the_proxy_refuses_with_these(proxy: Proxy) -> None:
     answer = proxy.http.get("/chat/completions")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     assert answer.headers["x-penstock-request-id"].startswith("req_")
+
+
+def test_what_no_endpoint_saw_is_counted(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy()
+    proxy.http.get("/nope")
+    proxy.http.get("/chat/completions")
+    for status in ("404", "405"):
+        assert proxy.count("penstock_requests_total", endpoint="wire", outcome="refused", status=status) == 1
 
 
 @pytest.mark.parametrize("path", ["/chat/completions/", "/metrics/", "/livez/", "/v1/models/"])

@@ -83,7 +83,13 @@ def test_the_whole_is_what_was_asked_spent_and_saved(shop: Shop) -> None:
     assert (told.saved_cache, told.saved_collapse) == (Decimal("0.78"), Decimal("0.009"))
     assert (told.saved_routing, told.saved_prompt_cache) == (Decimal("0.03"), Decimal("0.008"))
     assert told.saved_unknown == 2  # a hit, and an attempt whose baseline has no price; one that failed saves nothing
-    assert told.hit_ratio == 0.3
+    assert (told.misses, told.hit_ratio) == (2, 5 / 7)
+
+
+def test_a_miss_that_failed_is_none_that_the_cache_might_have_answered(shop: Shop) -> None:
+    shop.answered(hit("a"), answer("b"), answer("c", status=404), answer("d", outcome="bypass"))
+    assert (shop.total().misses, shop.total().hit_ratio) == (1, 0.5)
+    assert shop.groups("outcome")["bypass"].hit_ratio is None
 
 
 @pytest.mark.parametrize("by", EVERY)

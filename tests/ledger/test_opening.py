@@ -133,7 +133,7 @@ def test_a_newer_penstocks_ledger_is_refused_and_left_alone(tmp_path: Path) -> N
     ask(tmp_path, "UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StartupError, match="newer version"):
         open_database(tmp_path)
-    with pytest.raises(StartupError, match="another version"):
+    with pytest.raises(StartupError, match=r"made by a newer version of Penstock; use that one"):
         open_existing(tmp_path, read_only=True)
     assert column(tmp_path, "SELECT version_num FROM alembic_version") == ["9999"]
 
