@@ -283,7 +283,7 @@ def the_page_agrees(metrics: dict[str, float], proxy: Proxy) -> None:
         "requests": sum(requests.values()),
         "hits": requests["hit",],
         "misses": statuses["miss", "200"],  # those that were answered
-        "collapsed": requests["collapsed",],
+        "collapsed": statuses["collapsed", "200"],
         "bypassed": requests["bypass",],
         "refused": requests["refused",],
         "input": tokens["input",] + tokens["cached_input",],

@@ -77,19 +77,25 @@ def busy(shop: Shop) -> None:
 def test_the_whole_is_what_was_asked_spent_and_saved(shop: Shop) -> None:
     busy(shop)
     told = shop.total()
-    assert (told.requests, told.hits, told.collapsed, told.attempts) == (10, 3, 2, 5)
+    assert (told.requests, told.hits, told.collapsed, told.attempts) == (10, 3, 1, 5)
     assert (told.input, told.cached, told.output) == (2100, 440, 107)
     assert (told.usd, told.estimated, told.unknown) == (Decimal("0.623"), Decimal("0.503"), 1)
     assert (told.saved_cache, told.saved_collapse) == (Decimal("0.78"), Decimal("0.009"))
     assert (told.saved_routing, told.saved_prompt_cache) == (Decimal("0.03"), Decimal("0.008"))
     assert told.saved_unknown == 2  # a hit, and an attempt whose baseline has no price; one that failed saves nothing
-    assert (told.misses, told.hit_ratio) == (2, 5 / 7)
+    assert (told.misses, told.hit_ratio) == (2, 4 / 6)
 
 
-def test_a_miss_that_failed_is_none_that_the_cache_might_have_answered(shop: Shop) -> None:
+def test_an_error_is_no_answer_that_the_cache_might_have_given(shop: Shop) -> None:
     shop.answered(hit("a"), answer("b"), answer("c", status=404), answer("d", outcome="bypass"))
-    assert (shop.total().misses, shop.total().hit_ratio) == (1, 0.5)
+    shop.answered(answer("e", outcome="collapsed", status=404))
+    assert (shop.total().misses, shop.total().collapsed, shop.total().hit_ratio) == (1, 0, 0.5)
     assert shop.groups("outcome")["bypass"].hit_ratio is None
+
+
+def test_who_joined_and_paid_since_its_leader_had_left_saved_nothing_that_is_not_known(shop: Shop) -> None:
+    shop.answered(answer("a", outcome="collapsed", leader=None), answer("b", outcome="collapsed", leader="c"))
+    assert shop.total().saved_unknown == 1
 
 
 @pytest.mark.parametrize("by", EVERY)

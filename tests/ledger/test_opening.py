@@ -160,7 +160,7 @@ def made_by_the_first_penstock(directory: Path) -> None:
 
 def test_an_older_penstocks_ledger_is_brought_up_to_date_with_all_that_it_holds(tmp_path: Path) -> None:
     made_by_the_first_penstock(tmp_path)
-    with pytest.raises(StartupError, match="start the proxy once"):
+    with pytest.raises(StartupError, match="of an older version of Penstock; start the proxy once"):
         open_existing(tmp_path, read_only=True)
     open_database(tmp_path)
     assert column(tmp_path, "SELECT version_num FROM alembic_version") == [HEAD]
