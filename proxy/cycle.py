@@ -52,7 +52,8 @@ class Cycle(RequestResponseCycle):
         lines = len(headers) + 2
         if head.count(b"\n") != lines or head.count(b"\r") != lines or len(head.translate(None, NEVER)) != len(head):
             raise RuntimeError("a header of this answer holds what none may")
-        (self.transport.hold if FOLLOWED in message else self.transport.write)(head)
+        is_followed = FOLLOWED in message and self.scope["method"] != "HEAD"  # whose body is not written
+        (self.transport.hold if is_followed else self.transport.write)(head)
 
     def _heed(self, name: bytes, value: bytes) -> None:
         if name == b"content-length" and self.chunked_encoding is None:

@@ -141,8 +141,10 @@ class RequestLog:
         try:
             return self._made(told)
         except Exception:  # noqa: BLE001 - whatever is wrong with one row, the log goes on without it
+            if len(told) > 1:
+                return b"".join(map(self._requests, ([each] for each in told)))
             self._rows_dropped += 1
-            return b"".join(map(self._requests, ([each] for each in told))) if len(told) > 1 else b""
+            return b""
 
     def _made(self, rows: list[Answered]) -> bytes:
         return json_lines(rows) if self._form == "json" else text_lines(rows, _zone())

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 from proxy.core.access import Grant
 from proxy.core.bill import Bill
 from proxy.core.books import LONGEST, Answered
-from proxy.core.families import Family, families
+from proxy.core.families import Family, families, items
 from proxy.core.ranking import Ranking
 from proxy.core.routing import Option
 from proxy.core.tally import AGAIN, SECONDS, Histogram, Paid, Tallies
@@ -314,8 +314,8 @@ class Meter:
             if not named.labels and name not in readings:
                 family[()] = Histogram() if named.kind == "histogram" else 0.0
             family.update(tallied.get(name, {}))
-            family.update(list(self._counts.get(name, {}).items()))  # at once, as with all that others add to meanwhile
-            family.update(list(self._times.get(name, {}).items()))
+            family.update(items(self._counts.get(name, {})))  # at once, as with all that others add to meanwhile
+            family.update(items(self._times.get(name, {})))
             family.update(readings.get(name, {}))
         return found
 

@@ -1,11 +1,14 @@
 """Tallies as families of metrics: by name, then by the values of its labels in the order in which meter.py has them."""
 
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from proxy.core.tally import Answers, Histogram, Paid, Tallies
 
 Value = float | Histogram
 Family = dict[tuple[str, ...], Value]
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 def families(tallies: Tallies) -> Mapping[str, Family]:
@@ -48,12 +51,12 @@ def _of_answers(answers: Answers, key: str) -> Iterator[Sample]:
         yield "first_token_seconds", (outcome, model), answers.token
     if any(answers.overhead.counts):
         yield "overhead_seconds", (outcome,), answers.overhead
-    for cause, usd in list(answers.saved.items()):
+    for cause, usd in items(answers.saved):
         yield "saved_usd", (cause, model, key), usd
     for kind, tokens in (("input", answers.input), ("output", answers.output)):
-        for cause, count in list(tokens.items()):
+        for cause, count in items(tokens):
             yield "saved_tokens", (cause, model, kind), count
-    for would, count in list(answers.shadow.items()):
+    for would, count in items(answers.shadow):
         yield "shadow_requests", (would, model, key), count
 
 
@@ -70,7 +73,12 @@ def _of_paid(paid: Paid, key: str) -> Iterator[Sample]:
         yield "prompt_cache_saved_usd", (provider, model), paid.prompt_cache
     if paid.unpriced:
         yield "unpriced_answers", (provider, model), paid.unpriced
-    for kind, tokens in list(paid.tokens.items()):
+    for kind, tokens in items(paid.tokens):
         yield "tokens", (provider, model, kind), tokens
-    for cause, usd in list(paid.would_save.items()):
+    for cause, usd in items(paid.would_save):
         yield "shadow_saved_usd", (cause, model, key), usd
+
+
+def items(counted: Mapping[K, V]) -> list[tuple[K, V]]:
+    """Of what others add to meanwhile: the pairs are made from its keys, as to make them may let others run."""
+    return [(key, counted[key]) for key in list(counted)]

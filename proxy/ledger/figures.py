@@ -185,7 +185,8 @@ def _of_requests() -> Iterable[ColumnElement[Any]]:
     yield count(and_(requests.c.outcome == "miss", answered)).label("misses")
     yield from money(case((hit, requests.c.saved)), "saved_cache")
     yield from money(case((joined_in, requests.c.saved)), "saved_collapse")
-    spared = and_(or_(hit, joined_in), requests.c.status == 200)
+    free = or_(hit, and_(joined_in, requests.c.leader.is_not(None)))  # some pay, as their leader had left
+    spared = and_(free, requests.c.status == 200)
     yield count(and_(spared, requests.c.saved.is_(None))).label("saved_unknown")
 
 
