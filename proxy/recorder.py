@@ -130,8 +130,10 @@ class Recorder:
         elif head.status == 200:
             body = b"".join(event.raw for event in recording.events)
             self.progress.take(body)
-            if self.progress.error is not None or self.progress.malformed:  # an error may be what cannot be read
-                recording.rewrite(self.provider.scrub(body))
+            # An error that calls itself an answer may quote the key; so may one that cannot be read.
+            wrong = self.progress.error is not None or self.progress.malformed
+            if wrong and (scrubbed := self.provider.scrub(body)) != body:
+                recording.rewrite(scrubbed)
             if self.progress.malformed and not self.progress.begun and is_cut(recording):
                 return Broken(UpstreamTruncated("The provider's answer is not whole: its JSON cannot be read."))
         if recording.head is None:
