@@ -43,8 +43,10 @@ _COMMENTS = re.compile(rb"(?::[^\n]*\n)+\n")
 _WHEN_TO_RETRY = ("retry-after", "retry-after-ms", "x-should-retry")
 _OF_THE_CALL = ("openai-", "x-ratelimit-", *_WHEN_TO_RETRY)
 _TIMED = "openai-processing-ms"
-_OURS = ("cache-status", "age", "x-penstock-", "x-accel-buffering", "x-request-id")
-_OURS += ("content-security-policy", "x-content-type-options")  # of errors, for browsers
+_OURS = (
+    *("cache-status", "age", "x-penstock-", "x-accel-buffering", "x-request-id"),
+    *("content-security-policy", "x-content-type-options"),  # of errors, for browsers
+)
 _OF_THE_HOP = ("server", "date", "connection", "transfer-encoding", "content-length", "content-type")
 # Of what is passed through: what describes the body.
 _OF_THE_BODY = ("content-type", "content-range", "accept-ranges", "etag", "location", "content-encoding")
