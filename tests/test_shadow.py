@@ -43,7 +43,8 @@ def run(simulator: Simulator, directory: Path, mode: str) -> Iterator[Proxy]:
 
 
 def spent(simulator: Simulator) -> Decimal:
-    """USD, by the simulator's own tally."""
+    """USD, by the simulator's own tally, once it has counted all that it said."""
+    eventually(lambda: simulator.calls()["open"] == 0)
     tally = simulator.calls()["by_model"].get("sim-instant", {})
     prompt, output = Decimal(tally.get("prompt_tokens", 0)), Decimal(tally.get("completion_tokens", 0))
     return (prompt * Decimal(PRICE["input"]) + output * Decimal(PRICE["output"])) / 1_000_000
