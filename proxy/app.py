@@ -89,7 +89,7 @@ async def build_app(
     Raises StartupError: another process has the data directory, or it cannot be used.
     """
     clock = clock or SystemClock()
-    meter = Meter({*settings.models, *(model for route in settings.routes for model in settings.route_models(route))})
+    meter = Meter(settings.named_models)
     async with AsyncExitStack() as stack:
         base = await found(settings, client_keys or {}, clock, meter, stack)
         limiter, purses = _limiter(settings, clock, meter), _purses(base)

@@ -120,12 +120,11 @@ class Flight:
     `ttl` in seconds: the shortest that any reader asked for; 0: not to be kept. `kept`: it has been. `outrun`: a flight
     of the same key that began later has been kept already, and this answer is the older one. `origin`: the body that
     it answers; `asked`: the model that it names; `began`: by the loop's clock. `served`: the model that was asked last;
-    `begun`: told when its answer begins; `bill`: what that cost, once it is known;
-    `free`: nothing. `capped`: its leader's cap on the
-    cost, or what was left of its budget, kept models away. `payer`: the reader that pays; `orphaned`: told when it has
-    left others behind, as long as another may still pay. `elsewhere`: how long it was in others' hands. `ranking`: who
-    was to answer, and why; `attempts`: who was asked, and how that ended. `shadow`: what would have come of its
-    request, see policy.
+    `begun`: told when its answer begins; `bill`: what that cost, once it is known; `free`: nothing. `capped`: its
+    leader's cap on the cost, or what was left of its budget, kept models away. `payer`: the reader that pays;
+    `orphaned`: told when it has left others behind, as long as another may still pay. `elsewhere`: how long it was in
+    others' hands. `ranking`: who was to answer, and why; `attempts`: who was asked, and how that ended. `shadow`: what
+    would have come of its request, see policy.
     """
 
     __slots__ = (

@@ -249,6 +249,11 @@ class Settings(_Strict, frozen=True):
         enough = tiers[tiers.index(route.min_tier) :]
         return tuple(name for name, model in self.models.items() if model.tier in enough)
 
+    @property
+    def named_models(self) -> set[str]:
+        """Those of [models], and those that routes name besides."""
+        return {*self.models, *(model for route in self.routes for model in self.route_models(route))}
+
     def route_baseline(self, route_name: str) -> str:
         """The model that savings by this route are measured against. Raises KeyError: there is no such route."""
         return self.routes[route_name].baseline or self.route_models(route_name)[0]
@@ -303,7 +308,7 @@ class Settings(_Strict, frozen=True):
 
     def unlisted(self, models: tuple[str, ...]) -> list[str]:
         """Those of a key's `models` that mean no model or route of these settings."""
-        known = {*self.models, *self.routes, *(model for name in self.routes for model in self.route_models(name))}
+        known = {*self.named_models, *self.routes}
         listed = [wanted for wanted in models if any(Grant("", models=(wanted,)).may_call(name) for name in known)]
         return [wanted for wanted in models if wanted not in ("*", *listed)]
 

@@ -62,11 +62,10 @@ class Pause(NamedTuple):
 
 def upstreams_of(settings: Settings) -> dict[tuple[str, str], str]:
     """The models of the settings: by provider and name, the provider's own name for it."""
-    named = {*settings.models, *(model for route in settings.routes for model in settings.route_models(route))}
     models = settings.models
     return {
         (settings.provider_of(name), name): (models[name].upstream if name in models else None) or name
-        for name in sorted(named)
+        for name in sorted(settings.named_models)
     }
 
 

@@ -110,9 +110,9 @@ class History:
         self._held = 0  # groups of the newest
         self._answers: dict[Answers, _Seen] = {}
         self._paid: dict[Paid, Figures] = {}
-        self._rolled: dict[int, dict[tuple[str, str], Figures]] = {}  # minutes that are over, of all keys
-        self._tried: dict[int, dict[tuple[str, str], tuple[int, int]]] = {}  # before each of the minutes
-        self._before: dict[tuple[str, str], tuple[int, int]] = {}  # at the last look
+        self._rolled: dict[int, dict[Place, Figures]] = {}  # minutes that are over, of all keys
+        self._tried: dict[int, dict[Place, tuple[int, int]]] = {}  # before each of the minutes
+        self._before: dict[Place, tuple[int, int]] = {}  # at the last look
 
     def look(self, now: float) -> None:
         """Take over what has changed since the last look."""
@@ -121,7 +121,8 @@ class History:
         if minute < newest - MINUTES * MINUTE:  # the clock was set back: all would stand in one minute for as long
             for held in (self._minutes, self._rolled, self._tried):
                 held.clear()
-        minute = max(minute, next(reversed(self._minutes), minute))
+        else:
+            minute = max(minute, newest)
         for old in [each for each in self._minutes if each <= minute - MINUTES * MINUTE]:
             del self._minutes[old], self._tried[old]
             self._rolled.pop(old, None)

@@ -12,13 +12,12 @@ import msgspec
 
 from pricing.cost import Usage
 from proxy.core.canonical import parse
-from proxy.core.sse import Decoder, Event, encode
+from proxy.core.sse import PING, Decoder, Event, encode
 from proxy.errors import InvalidRequest, PenstockError, UpstreamBadContentType, UpstreamFailed, UpstreamTruncated
 
 MEMBERS: Final = ("messages", "model", "max_tokens", "temperature")
 ROLES: Final = ("system", "developer", "user", "assistant")
 OF_A_MESSAGE: Final = frozenset({"role", "content"})
-PING: Final = b": ping\n\n"
 LONGEST_WORD: Final = 256  # characters of what a provider calls an error
 
 _UNBOUNDED: Final = 1 << 62  # bytes of an event: each was bounded when it came from the provider

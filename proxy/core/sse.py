@@ -18,6 +18,7 @@ import msgspec
 from proxy.errors import UpstreamTooLarge
 
 DONE: Final = b"data: [DONE]\n\n"
+PING: Final = b": ping\n\n"  # a comment, which every client stands, and nothing else: a sign of life
 
 _BOM: Final = b"\xef\xbb\xbf"
 # The end of a block. In "\r\n" only the LF counts, so CRLF needs no case of its own before a blank line.

@@ -14,9 +14,10 @@ from proxy.core.bill import NOTHING
 from proxy.core.books import UNDECIDED, Answered, cut
 from proxy.core.call import Call
 from proxy.core.recording import Broken, Head
+from proxy.core.sse import PING
 from proxy.core.status import forward_status, hit_status, passed_status, unanswered_status
 from proxy.core.view import shown
-from proxy.endpoints.client import PIECE, PING, Header, Heartbeat, send_error, send_whole
+from proxy.endpoints.client import PIECE, Header, Heartbeat, send_error, send_whole
 from proxy.endpoints.desk import Desk
 from proxy.endpoints.forms import (
     EVENT_STREAM,

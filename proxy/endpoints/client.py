@@ -14,9 +14,7 @@ Header = tuple[bytes, bytes]
 
 # A body up to this size goes out in one piece; a larger one waits for the client between pieces.
 PIECE = 256 * 1024
-# Seconds between two looks at a stream: at most 15 of silence. Every client stands a comment, and nothing else.
-PING_AFTER = 7.5
-PING = b": ping\n\n"
+PING_AFTER = 7.5  # seconds between two looks at a stream: at most 15 of silence
 
 
 class Attendance:

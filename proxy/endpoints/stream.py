@@ -9,7 +9,8 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from proxy.core.plain import PING, Done, Plain, broken_event, chat_request, tokens
+from proxy.core.plain import Done, Plain, broken_event, chat_request, tokens
+from proxy.core.sse import PING
 from proxy.endpoints.answer import Answer
 from proxy.endpoints.chat import ChatCompletions
 from proxy.endpoints.client import PING_AFTER, Header
