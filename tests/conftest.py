@@ -9,11 +9,16 @@ from typing import Any, Protocol
 
 import openai
 import pytest
+from hypothesis import settings
 
 from pricing.encodings import Encodings
 from proxy.clock import SystemClock
 from tests.scripted import Scripted
 from tests.support import Json, Proxy, Running, Simulator, proxy_table
+
+# No test asserts a time, nor does hypothesis, which would do so on a busy machine.
+settings.register_profile("untimed", parent=settings(), deadline=None)
+settings.load_profile("untimed")
 
 
 class MakeProxy(Protocol):
