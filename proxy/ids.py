@@ -14,6 +14,6 @@ class Ids:
         """For `x-penstock-request-id`."""
         return b"req_%024x" % self._bits(96)
 
-    def completion(self) -> bytes:
+    def answer(self, prefix: bytes) -> bytes:
         """For a reader that is not the first of its recording."""
-        return b"chatcmpl-%024x" % self._bits(96)
+        return b"%b%024x" % (prefix, self._bits(96))

@@ -127,7 +127,8 @@ class Plans:
         """What makes two requests the same; see canonical.py for the body's part."""
         terms = self.terms
         # A provider that is not asked for the usage of streams has another answer for each form of a request.
-        form = b"" if self.reports_usage(choice) else b"%d%d" % (call.stream, call.wants_usage)
+        asks = call.dialect.asks_usage and not self.reports_usage(choice)
+        form = b"%d%d" % (call.stream, call.wants_usage) if asks else b""
         said = msgspec.json.encode((self._namespace(call, choice), call.account, call.forwarded, terms.ignore))
         targets = msgspec.json.encode(choice.identities)
         body = canonical.canonical(call.body, terms.ignore)

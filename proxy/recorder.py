@@ -13,7 +13,6 @@ from typing import Self
 import msgspec
 
 from proxy.core.call import Call
-from proxy.core.progress import ChatProgress
 from proxy.core.recording import Broken, Clean, Ending, Head, Recording, is_sendable, passed_headers
 from proxy.core.sse import Decoder, Event
 from proxy.errors import (
@@ -85,7 +84,7 @@ class Recorder:
         self.flight = flight
         self.call = call
         self.provider = provider
-        self.progress = ChatProgress(call.choices)
+        self.progress = call.dialect.progress(call.choices)
         self._now: Callable[[], float] = asyncio.get_running_loop().time
         self._began = self._now()
         self._done_at = 0.0

@@ -89,7 +89,7 @@ class Router:
 
     async def suppose(self, call: Call, option: Option) -> Estimate:
         """What a call comes to where there is nothing to choose: bounds, and no more than a guess of its tokens."""
-        most, needs = await self._most(call), read_needs(call.body, call.choices)
+        most, needs = await self._most(call), read_needs(call.likeness, call.made)
         ask = Ask(needs=needs, upto=(most,), most=most)
         at = datetime.fromtimestamp(self._clock.wall(), UTC)
         found = estimate(option, ask, View(factor=self.learned.factor(option)), at)
@@ -98,7 +98,7 @@ class Router:
     async def _count(self, call: Call, choice: Choice, links: Links) -> Counted:
         """The tokens of a call's prompt, each message counted once; guessed where nothing hangs on it."""
         encoding = encoding_for(choice.options)
-        pending = self._counts.pending(call.body, links, encoding)
+        pending = self._counts.pending(call.likeness, links, encoding)
         guessed = not choice.routed and encoding not in self._loaded
         counting = about if guessed else partial(self._encodings.count, name=encoding)
         if len(call.raw) <= AT_ONCE and (guessed or encoding in self._loaded):
@@ -113,8 +113,8 @@ class Router:
     async def _most(self, call: Call) -> Prompt:
         """More than a call's prompt has."""
         if len(call.raw) <= AT_ONCE:
-            return most(call.body)
-        return await asyncio.to_thread(most, call.body)
+            return most(call.likeness)
+        return await asyncio.to_thread(most, call.likeness)
 
     async def estimate(self, call: Call, option: Option, recording: Recording | None) -> Usage:
         """The usage of an answer that did not say it: its prompt, and what of it came, counted in a thread.
@@ -132,7 +132,7 @@ class Router:
             # To load it would hold up the loop: what routes nothing has none, and guesses.
             return self._encodings.count(text, encoding) if encoding in self._loaded else about(text)
 
-        prompt = read_prompt(call.body, count, encoding).under(family, option.target.upstream).times(factor)
+        prompt = read_prompt(call.likeness, count, encoding).under(family, option.target.upstream).times(factor)
         return Usage(input=prompt.total, cached=0, output=_answer_tokens(recording, count, family))
 
     async def warm(self, options: Sequence[Option]) -> None:

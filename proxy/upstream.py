@@ -133,7 +133,8 @@ class Upstream:
         return reply
 
     async def _send(self, call: Call, target: Target, *, ask_usage: bool = True) -> HttpReply:
-        asks = call.stream and (call.wants_usage or (ask_usage and self.reports_usage))
+        may_ask = call.dialect.asks_usage and ask_usage and self.reports_usage
+        asks = call.stream and (call.wants_usage or may_ask)
         url = f"{self._base_url}/{call.path}"
         if call.query:
             url += "?" + call.query.decode("latin-1")

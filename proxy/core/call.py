@@ -11,6 +11,8 @@ import msgspec
 
 from proxy.core.access import NOBODY, Grant
 from proxy.core.canonical import parse
+from proxy.core.dialect import BY_PATH, Dialect
+from proxy.core.likeness import as_chat
 from proxy.errors import InvalidRequest
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -31,6 +33,13 @@ DIRECTIVES = (
 )
 RETRY_COUNT = b"x-stainless-retry-count"  # an SDK that retries by itself says so with it
 MOST_CHOICES = 1024
+# By path, the members that bound an answer's tokens.
+LIMITS: Mapping[str, tuple[str, ...]] = {
+    "chat/completions": ("max_tokens", "max_completion_tokens"),
+    "completions": ("max_tokens",),
+    "responses": ("max_output_tokens",),
+    "embeddings": (),
+}
 HEEDED = (*CREDENTIALS, *ACCOUNT, *DIRECTIVES, RETRY_COUNT)
 
 
@@ -57,22 +66,31 @@ class Call(msgspec.Struct, frozen=True):
     `path` is relative to a provider's base URL, `query` as it came. `credentials` and `account` are the client's own
     and go to a provider that the client pays; `forwarded` are the headers that every provider sees. All three are
     lower-case pairs in a fixed order. `owner` is the id of the key of ours that was shown, "" where there is none.
+
+    `likeness`: the body as that of a chat completion, by which it is counted and judged. `choices`: that it gets;
+    `made`: that are made for it, and paid. `wants_usage`: the answer must say its usage, or does so in any case.
     """
 
     path: str
     query: bytes
     raw: bytes
     body: dict[str, Any]
+    likeness: Mapping[str, Any]
     model: str
     stream: bool
     wants_usage: bool
     choices: int
+    made: int
     directives: Directives
     credentials: tuple[tuple[bytes, bytes], ...]
     account: tuple[tuple[bytes, bytes], ...]
     owner: str
     forwarded: tuple[tuple[bytes, bytes], ...]
     retries_itself: bool
+
+    @property
+    def dialect(self) -> Dialect:
+        return BY_PATH[self.path]
 
 
 def header_map(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -105,17 +123,22 @@ def read_call(
     if deployment is not None and body.get("model") != deployment:
         body["model"] = deployment
         raw = with_members(raw, {"model": deployment})
-    stream, wants_usage = _stream(body)
-    _check_limits(body)
+    model = _model(path, body)
+    stream, wants_usage = _stream(path, body)
+    for name in LIMITS[path]:
+        _check_limit(name, body.get(name))
+    choices, made = _choices(path, body)
     return Call(
         path=path,
         query=query,
         raw=raw,
         body=body,
-        model=_model(body),
+        likeness=as_chat(path, body),
+        model=model,
         stream=stream,
         wants_usage=wants_usage,
-        choices=_choices(body),
+        choices=choices,
+        made=made,
         directives=read_directives(headers),
         credentials=chosen(headers, CREDENTIALS),
         account=chosen(headers, ACCOUNT),
@@ -142,39 +165,56 @@ def chosen(headers: Headers, names: Iterable[bytes]) -> tuple[tuple[bytes, bytes
     return tuple((name, headers[name]) for name in names if name in headers)
 
 
-def _model(body: Mapping[str, Any]) -> str:
+def _model(path: str, body: Mapping[str, Any]) -> str:
     model = body.get("model")
+    if model is None and path == "responses" and isinstance(body.get("prompt"), dict):
+        return ""  # the template that the provider holds names one
     if not isinstance(model, str) or not model:
         raise InvalidRequest("`model` is required and must be a non-empty string.", param="model")
     return model
 
 
-def _stream(body: Mapping[str, Any]) -> tuple[bool, bool]:
+def _stream(path: str, body: Mapping[str, Any]) -> tuple[bool, bool]:
     """(is a stream asked for, with usage)."""
+    if path == "embeddings":
+        return False, True
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise InvalidRequest("`stream` must be true, false or null.", param="stream")
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise InvalidRequest("`stream_options` must be an object or null.", param="stream_options")
+    if not BY_PATH[path].asks_usage:
+        return bool(stream), True
     return bool(stream), bool(stream and options and options.get("include_usage") is True)
 
 
-def _choices(body: Mapping[str, Any]) -> int:
-    if body.get("n") is None:
-        return 1
+def _choices(path: str, body: Mapping[str, Any]) -> tuple[int, int]:
+    """(choices that come, choices that are made)."""
+    if path in ("responses", "embeddings"):
+        return 1, 1
     # What a provider may read as another number than is read here would be charged more than is set aside.
-    n = _whole(body["n"])
-    if n is None or not 1 <= n <= MOST_CHOICES:
-        raise InvalidRequest(f"`n` must be a whole number from 1 to {MOST_CHOICES:,}, or null.", param="n")
-    return n
+    count = _count(body, "n")
+    if path != "completions":
+        return count, count
+    prompt = body.get("prompt")
+    prompts = len(prompt) if isinstance(prompt, list) and prompt and type(prompt[0]) is not int else 1
+    return prompts * count, prompts * max(count, _count(body, "best_of"))
 
 
-def _check_limits(body: Mapping[str, Any]) -> None:
+def _count(body: Mapping[str, Any], name: str) -> int:
+    if body.get(name) is None:
+        return 1
+    count = _whole(body[name])
+    if count is None or not 1 <= count <= MOST_CHOICES:
+        raise InvalidRequest(f"`{name}` must be a whole number from 1 to {MOST_CHOICES:,}, or null.", param=name)
+    return count
+
+
+def _check_limit(name: str, value: object) -> None:
     """How long an answer may be. Below 1 is for the provider to refuse, or to take for no limit, as it counts here."""
-    for name in ("max_tokens", "max_completion_tokens"):
-        if body.get(name) is not None and _whole(body[name]) is None:
-            raise InvalidRequest(f"`{name}` must be a whole number or null.", param=name)
+    if value is not None and _whole(value) is None:
+        raise InvalidRequest(f"`{name}` must be a whole number or null.", param=name)
 
 
 def _whole(value: object) -> int | None:

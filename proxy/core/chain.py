@@ -43,7 +43,7 @@ def namespace_of(call: Call, *, client_pays: bool, shared: bool) -> object:
 
 def links_for(call: Call, namespace: object, secret: bytes) -> tuple[bytes, ...]:
     """The chain of a call."""
-    return links_of(call.body, secret, msgspec.json.encode((namespace, call.account)))
+    return links_of(call.likeness, secret, msgspec.json.encode((namespace, call.account)))
 
 
 def account_of(call: Call, secret: bytes, *, client_pays: bool) -> str:

@@ -12,6 +12,7 @@ from decimal import Decimal
 import msgspec
 
 from pricing.cost import Usage
+from proxy.core.dialect import Dialect
 from proxy.core.recording import Kind
 from proxy.core.sse import Decoder, Event
 from proxy.core.view import as_stream, template_of
@@ -88,18 +89,19 @@ class Entry:
         last = decoder.close()  # its blank line may end in a CR, behind which an LF could have come
         return events if last is None else [*events, last]
 
-    def frames(self, *, usage: bool, new_id: bytes) -> list[bytes]:
+    def frames(self, dialect: Dialect, *, usage: bool, new_id: bytes | None) -> list[bytes]:
         """The stream as a client that asked for usage, or did not, sees it, event by event."""
         strip = self.meta.usage_asked and not usage
-        return as_stream(self.meta.kind, self.events(), usage=usage, strip_usage=strip, new_id=new_id)
+        return as_stream(dialect, self.meta.kind, self.events(), usage=usage, strip_usage=strip, new_id=new_id)
 
-    def template(self, *, stream: bool, usage: bool) -> list[bytes]:
+    def template(self, dialect: Dialect, *, stream: bool, usage: bool) -> list[bytes]:
         """The whole body, cut where the id goes: `id.join(template)` is what a client receives."""
         wanted = (stream, stream and usage)
         found = self._templates.get(wanted)
         if found is None:
             meta = self.meta
-            found = template_of(meta.kind, self.events(), stream=stream, usage=usage, usage_asked=meta.usage_asked)
+            asked = meta.usage_asked
+            found = template_of(dialect, meta.kind, self.events(), stream=stream, usage=usage, usage_asked=asked)
             spent = sum(len(part) for template in self._templates.values() for part in template)
             if spent + sum(map(len, found)) <= len(self.body) * _TEMPLATES:
                 self._templates[wanted] = found

@@ -4,19 +4,18 @@ Rule: only what is whole, and what an application could use again. A doubt is a 
 less than a wrong answer that is given for a week.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from proxy.core.assemble import assemble
 from proxy.core.call import Call
-from proxy.core.progress import ChatProgress
-from proxy.core.recording import Clean, Recording
-from proxy.core.view import ID_MARK, chunks_of
+from proxy.core.dialect import Dialect
+from proxy.core.progress import Progress
+from proxy.core.recording import Clean, Kind, Recording
+from proxy.core.view import ID_MARK, as_json
 
 
-def flaw(recording: Recording, progress: ChatProgress, call: Call) -> str | None:
+def flaw(recording: Recording, progress: Progress, call: Call) -> str | None:
     """Why this recording is not to be kept, or None."""
     if not isinstance(recording.end, Clean) or recording.head is None or recording.head.status != 200:
         return "failed"
@@ -25,32 +24,24 @@ def flaw(recording: Recording, progress: ChatProgress, call: Call) -> str | None
     if any(ID_MARK in event.raw for event in recording.events):
         return "malformed"  # no JSON holds it: it stands where templates take an id
     found = progress.flaw()
-    if found is None and _asks_for_json(call) and not _holds_json(completion_of(recording)):
+    if found is None and asks_for_json(call) and not all(map(_is_json, _texts(recording, call.dialect))):
         return "invalid-json"
     return found
 
 
-def completion_of(recording: Recording) -> dict[str, Any]:
-    """The answer as a completion, whichever way it came. The recording must be whole."""
-    if recording.head is not None and recording.head.kind == "json":
-        body: dict[str, Any] = msgspec.json.decode(b"".join(event.raw for event in recording.events))
-        return body
-    return assemble(chunks_of(recording.events))
-
-
-def _asks_for_json(call: Call) -> bool:
-    wanted = call.body.get("response_format")
+def asks_for_json(call: Call) -> bool:
+    wanted = call.likeness.get("response_format")
     return isinstance(wanted, dict) and wanted.get("type") in ("json_object", "json_schema")
 
 
-def _holds_json(completion: dict[str, Any]) -> bool:
-    choices: Sequence[Any] = completion.get("choices") or ()
-    return all(_is_json(choice.get("message") or {}) for choice in choices)
+def _texts(recording: Recording, dialect: Dialect) -> list[object]:
+    """What a whole answer says, whichever way it came."""
+    kind: Kind = "stream" if recording.head is None else recording.head.kind
+    return dialect.texts(msgspec.json.decode(as_json(dialect, kind, recording.events, new_id=None)))
 
 
-def _is_json(message: dict[str, Any]) -> bool:
+def _is_json(text: Any) -> bool:
     """A tool call or a refusal is an answer too; text must be JSON."""
-    text = message.get("content")
     if not text:
         return True
     try:

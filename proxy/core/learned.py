@@ -68,11 +68,11 @@ class Asked(msgspec.Struct, frozen=True):
 
 def asked_of(choice: Choice, account: str, call: Call, links: Links, counted: Counted) -> Asked:
     """A chat completion that is to be routed."""
-    made = last_made(call.body.get("messages"))
+    made = last_made(call.likeness.get("messages"))
     return Asked(
         choice=choice,
         account=account,
-        needs=read_needs(call.body, call.choices),
+        needs=read_needs(call.likeness, call.made),
         links=links,
         upto=counted.upto,
         base=counted.base,

@@ -1,11 +1,11 @@
-"""What a chat stream has shown so far.
+"""What an answer has shown so far: the shape of that for every endpoint, and how it is with chat and text completions.
 
 Rule: an answer is whole when every choice that was asked for has ended once, every event could be read, and none was
 an error. `[DONE]` is neither needed (one real server sends none) nor enough (a cut answer can carry it).
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
 
 import msgspec
 
@@ -16,8 +16,51 @@ FAILED_FINISHES = frozenset({"error", "content_filter", "network_error", "insuff
 SUBSTANCE = ("content", "refusal", "tool_calls", "function_call", "audio")
 
 
+class Progress(Protocol):
+    """Takes the events of one answer in order, or its JSON body.
+
+    `usage`: the last that was said; `service`: the `service_tier`; `substance`: empty until something is said that an
+    application could use; `done`: whether `[DONE]` has come.
+    """
+
+    error: object
+    malformed: bool
+    usage: object
+    service: str | None
+    done: bool
+
+    def take(self, data: bytes) -> None:
+        """One event's data. Raises nothing."""
+        ...
+
+    @property
+    def substance(self) -> Collection[object]: ...
+
+    @property
+    def has_usage(self) -> bool:
+        """Does it say all the usage that a request for it in another form would get?"""
+        ...
+
+    @property
+    def begun(self) -> bool:
+        """Has anything of an answer shown itself?"""
+        ...
+
+    @property
+    def finished(self) -> bool: ...
+
+    @property
+    def truncated(self) -> bool:
+        """Would a clean end of HTTP, now, hide that the answer was cut?"""
+        ...
+
+    def flaw(self) -> str | None:
+        """Why an answer that ended cleanly here is not to be kept, or None."""
+        ...
+
+
 class ChatProgress:
-    """Takes the events of one answer in order; `choices` is how many the request asked for."""
+    """Of chat and text completions; `choices` is how many the request asked for."""
 
     __slots__ = (
         "_open",
@@ -72,8 +115,8 @@ class ChatProgress:
         self._open.add(index)
         said = choice.get("delta", choice.get("message"))
         if said is not None and not isinstance(said, dict):
-            self.malformed = True
-        if index not in self.substance and isinstance(said, Mapping) and has_substance(said):
+            self.malformed, said = True, None
+        if index not in self.substance and (choice.get("text") if said is None else has_substance(said)):
             self.substance.add(index)
         finish = choice.get("finish_reason")
         if isinstance(finish, str) and finish:  # some providers say "" for null

@@ -5,14 +5,12 @@ a trace for a client that did not ask), and the form (a stream asked as JSON, or
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
-from proxy.core.assemble import assemble
+from proxy.core.dialect import Dialect
 from proxy.core.recording import Kind
-from proxy.core.split import split
-from proxy.core.sse import DONE, Event, encode
+from proxy.core.sse import PLAIN, Event, encode
 
 # Stands in a template where the id goes. JSON text never holds a NUL, so it can't be mistaken for content.
 ID_MARK = b"\x00"
@@ -53,28 +51,23 @@ def _is_empty(choices: msgspec.Raw | None) -> bool:
     return choices is None or msgspec.json.decode(choices) in ([], None)
 
 
-def as_stream(kind: Kind, events: Sequence[Event], *, usage: bool, strip_usage: bool, new_id: bytes) -> list[bytes]:
+def as_stream(
+    dialect: Dialect, kind: Kind, events: Sequence[Event], *, usage: bool, strip_usage: bool, new_id: bytes | None
+) -> list[bytes]:
     """A finished answer as a stream's events.
 
     `usage`: did the reader ask for it; `strip_usage`: must what the recorded stream says of it go. One item for each
-    recorded event (maybe empty), or, cut out of a completion, as many as there are chunks.
+    recorded event (maybe empty), or, cut out of a JSON body, as many as there are.
     """
-    if kind == "stream":
-        return [shown(event, strip_usage=strip_usage, new_id=new_id) for event in events]
-    completion = msgspec.json.decode(b"".join(event.raw for event in events))
-    chunks = split(completion)
-    if usage:
-        chunks = [chunk if chunk.get("usage") else {**chunk, "usage": None} for chunk in chunks]
-    else:
-        chunks = [chunk for chunk in chunks if not chunk.pop("usage", None)]
-    return [encode(_json.encode(_with_id(chunk, new_id))) for chunk in chunks] + [DONE]
+    if kind == "json":
+        body = msgspec.json.decode(b"".join(event.raw for event in events))
+        events, strip_usage = [Event(block, PLAIN, None) for block in dialect.cut(body, usage)], False
+    return [shown(event, strip_usage=strip_usage, new_id=new_id) for event in events]
 
 
-def as_json(kind: Kind, events: Sequence[Event], *, new_id: bytes | None) -> bytes:
+def as_json(dialect: Dialect, kind: Kind, events: Sequence[Event], *, new_id: bytes | None) -> bytes:
     """A finished answer as one JSON body."""
-    if kind == "stream":
-        return _json.encode(_with_id(assemble(chunks_of(events)), new_id))
-    body = b"".join(event.raw for event in events)
+    body = dialect.joined(events) if kind == "stream" else b"".join(event.raw for event in events)
     if new_id is None:
         return body
     members = _members.decode(body)
@@ -87,19 +80,15 @@ def as_json(kind: Kind, events: Sequence[Event], *, new_id: bytes | None) -> byt
     return _json.encode(members)
 
 
-def template_of(kind: Kind, events: Sequence[Event], *, stream: bool, usage: bool, usage_asked: bool) -> list[bytes]:
-    """A finished answer in either form, cut where the id goes: `id.join(template)` is what a reader receives."""
+def template_of(
+    dialect: Dialect, kind: Kind, events: Sequence[Event], *, stream: bool, usage: bool, usage_asked: bool
+) -> list[bytes]:
+    """A finished answer in either form, cut where the id goes: `id.join(template)` is what a reader receives.
+
+    Of one piece where ids stay as they are.
+    """
+    mark = MARKED_ID if dialect.id_prefix else None
     if not stream:
-        return as_json(kind, events, new_id=MARKED_ID).split(ID_MARK)
+        return as_json(dialect, kind, events, new_id=mark).split(ID_MARK)
     strip = usage_asked and not usage
-    return b"".join(as_stream(kind, events, usage=usage, strip_usage=strip, new_id=MARKED_ID)).split(ID_MARK)
-
-
-def chunks_of(events: Sequence[Event]) -> list[dict[str, Any]]:
-    """The JSON objects of a whole stream, without `[DONE]`."""
-    said = (event.data for event in events)
-    return [msgspec.json.decode(data) for data in said if data is not None and data.strip() != b"[DONE]"]
-
-
-def _with_id(answer: dict[str, Any], new_id: bytes | None) -> dict[str, Any]:
-    return {**answer, "id": msgspec.Raw(new_id)} if new_id is not None and answer.get("id") else answer
+    return b"".join(as_stream(dialect, kind, events, usage=usage, strip_usage=strip, new_id=mark)).split(ID_MARK)

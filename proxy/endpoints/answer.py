@@ -13,6 +13,7 @@ from proxy.core.asker import Asker
 from proxy.core.bill import NOTHING
 from proxy.core.books import UNDECIDED, Answered, cut
 from proxy.core.call import Call
+from proxy.core.dialect import Dialect
 from proxy.core.recording import Broken, Head
 from proxy.core.sse import PING
 from proxy.core.status import forward_status, hit_status, passed_status, unanswered_status
@@ -164,9 +165,9 @@ class Answer:
             shadow=None if live is None else live.plan.verdict.shadow,
         )
 
-    def _new_id(self) -> bytes:
-        """For a reader that is not the first of its recording; JSON text."""
-        return b'"' + self._ids.completion() + b'"'
+    def _new_id(self, dialect: Dialect) -> bytes | None:
+        """For a reader that is not the first of its recording; JSON text. None: its id stays."""
+        return b'"' + self._ids.answer(dialect.id_prefix) + b'"' if dialect.id_prefix else None
 
     def _first_byte(self) -> None:
         now = self._now()
@@ -283,11 +284,11 @@ class Answer:
 
     async def hit(self, call: Call, hit: Hit) -> None:
         """All at once."""
-        template = hit.entry.template(stream=call.stream, usage=call.wants_usage)
+        template = hit.entry.template(call.dialect, stream=call.stream, usage=call.wants_usage)
         headers = self._hit_headers(call, hit)
         self._first_byte()
         self._token = self._first if call.stream else None
-        new_id = self._ids.completion()
+        new_id = self._ids.answer(call.dialect.id_prefix)
         if len(hit.entry.body) <= PIECE // 2:  # in whatever form it is told, it is not much longer
             await send_whole(self._send, 200, headers, new_id.join(template))
             return
@@ -303,7 +304,7 @@ class Answer:
 
     async def replay(self, call: Call, hit: Hit) -> None:
         """At the pace at which it first came."""
-        frames = hit.entry.frames(usage=call.wants_usage, new_id=self._new_id())
+        frames = hit.entry.frames(call.dialect, usage=call.wants_usage, new_id=self._new_id(call.dialect))
         times = hit.entry.times
         await self._start(200, self._hit_headers(call, hit))
         began = self._now()
@@ -361,8 +362,8 @@ class Answer:
         if not live.collapsed or head.status != 200 or not recording.convertible:
             body = b"".join(event.raw for event in recording.events)
         else:
-            template = recording_template(recording, head, stream=wants_stream, usage=call.wants_usage)
-            body = self._ids.completion().join(template)
+            template = recording_template(call.dialect, recording, head, stream=wants_stream, usage=call.wants_usage)
+            body = self._ids.answer(call.dialect.id_prefix).join(template)
             media = EVENT_STREAM if wants_stream else JSON
         self._first_byte()
         self._token = self._first if media is EVENT_STREAM else None
@@ -378,7 +379,7 @@ class Answer:
 
     async def _stream(self, call: Call, live: Live, head: Head) -> None:
         reader, recording = live.reader, live.reader.recording
-        new_id = self._new_id() if live.collapsed else None
+        new_id = self._new_id(call.dialect) if live.collapsed else None
         strip = head.usage_asked and not call.wants_usage
         keeps = live.plan.key is not None and reader.flight.ttl > 0  # if it turns out whole
         headers = self._live_headers(live, head, keeps=keeps)
@@ -408,7 +409,7 @@ class Answer:
         """The last events. After a failure: one error event, then no clean end, which is what makes a client raise."""
         recording = live.reader.recording
         if isinstance(recording.end, Broken):
-            frame = b"" if recording.end.told else b"data: " + recording.end.error.body() + b"\n\n"
+            frame = b"" if recording.end.told else live.plan.call.dialect.failure(recording.end.error)
             self.broke(recording.end.error)
             await self._body(last + frame)
         else:

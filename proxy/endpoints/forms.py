@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from proxy.core.dialect import Dialect
 from proxy.core.recording import Head, Recording
 from proxy.core.view import template_of
 from proxy.endpoints.client import PIECE, Header
@@ -27,13 +28,13 @@ def worth(hit: Hit) -> tuple[Header, ...]:
     return said
 
 
-def recording_template(recording: Recording, head: Head, *, stream: bool, usage: bool) -> list[bytes]:
+def recording_template(dialect: Dialect, recording: Recording, head: Head, *, stream: bool, usage: bool) -> list[bytes]:
     """A finished recording in the form that a joiner asked for, cut where the id goes; made once for all joiners."""
     wanted = (stream, stream and usage)
     template = recording.templates.get(wanted)
     if template is None:
         asked = head.usage_asked
-        template = template_of(head.kind, recording.events, stream=stream, usage=usage, usage_asked=asked)
+        template = template_of(dialect, head.kind, recording.events, stream=stream, usage=usage, usage_asked=asked)
         recording.templates[wanted] = template
     return template
 

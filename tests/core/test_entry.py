@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pricing.cost import Usage
+from proxy.core.dialect import CHAT
 from proxy.core.entry import MAGIC, Entry, Meta, Worth, make_entry, meta_of, pack, unpack
 from proxy.core.recording import Kind
 from proxy.core.sse import DONE, Decoder, Event, encode
@@ -261,24 +262,24 @@ CASES = {
 @pytest.mark.parametrize("entry", CASES.values(), ids=CASES)
 def test_a_template_joined_with_an_id_is_what_the_frames_say(entry: Entry) -> None:
     for usage in (True, False):
-        frames = b"".join(entry.frames(usage=usage, new_id=b'"' + ID + b'"'))
-        assert ID.join(entry.template(stream=True, usage=usage)) == frames
+        frames = b"".join(entry.frames(CHAT, usage=usage, new_id=b'"' + ID + b'"'))
+        assert ID.join(entry.template(CHAT, stream=True, usage=usage)) == frames
         assert (b'"usage"' in frames) is usage
 
 
 @pytest.mark.parametrize("entry", CASES.values(), ids=CASES)
 @pytest.mark.parametrize(("stream", "usage"), WAYS)
 def test_a_template_is_the_same_the_second_time_and_after_the_disk(entry: Entry, stream: bool, usage: bool) -> None:
-    once = entry.template(stream=stream, usage=usage)
-    assert entry.template(stream=stream, usage=usage) == once
+    once = entry.template(CHAT, stream=stream, usage=usage)
+    assert entry.template(CHAT, stream=stream, usage=usage) == once
     again = unpack(pack(entry))
     assert again is not None
-    assert again.template(stream=stream, usage=usage) == once
+    assert again.template(CHAT, stream=stream, usage=usage) == once
 
 
 def test_a_json_template_has_a_place_for_one_id_and_its_usage() -> None:
     for entry in (streamed("hello"), completed()):
-        found = json.loads(ID.join(entry.template(stream=False, usage=False)))
+        found = json.loads(ID.join(entry.template(CHAT, stream=False, usage=False)))
         assert found["id"] == ID.decode()
         assert found["usage"] == USAGE
         assert found["choices"][0]["message"]["content"] == "hello"
@@ -286,7 +287,7 @@ def test_a_json_template_has_a_place_for_one_id_and_its_usage() -> None:
 
 def test_usage_that_penstock_did_not_ask_for_is_shown_as_the_provider_sent_it() -> None:
     entry = Entry(meta(usage_asked=False), streamed("a").body, (0.0,) * 4)
-    assert b'"usage"' in b"".join(entry.template(stream=True, usage=False))
+    assert b'"usage"' in b"".join(entry.template(CHAT, stream=True, usage=False))
 
 
 def held_by(entry: Entry) -> int:
@@ -305,14 +306,14 @@ def held_by(entry: Entry) -> int:
 def test_an_entry_is_charged_for_at_least_what_it_holds_once_every_form_was_asked(entry: Entry) -> None:
     charged = entry.footprint
     for stream, usage in WAYS:
-        entry.template(stream=stream, usage=usage)
+        entry.template(CHAT, stream=stream, usage=usage)
     assert held_by(entry) <= charged == entry.footprint
 
 
 def test_templates_beyond_what_is_charged_are_made_anew_each_time() -> None:
     entry = completed(" " * 30 + "a " * 3000)  # two letters a chunk: far larger as a stream
-    once = entry.template(stream=True, usage=True)
+    once = entry.template(CHAT, stream=True, usage=True)
     assert sum(map(len, once)) > 3 * len(entry.body)
-    assert entry.template(stream=True, usage=True) == once
+    assert entry.template(CHAT, stream=True, usage=True) == once
     assert not entry._templates
     assert held_by(entry) <= entry.footprint

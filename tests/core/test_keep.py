@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from proxy.core.call import Call, read_call
-from proxy.core.keep import completion_of, flaw
+from proxy.core.keep import flaw
 from proxy.core.progress import ChatProgress
 from proxy.core.recording import Broken, Clean, Ending, Head, Kind, Recording
 from proxy.core.sse import DONE, Decoder, Event, encode
@@ -140,9 +140,3 @@ def test_one_choice_of_invalid_json_spoils_all() -> None:
     bad = completion("{")["choices"][0] | {"index": 1}
     recording = recorded([json.dumps({"choices": [good, bad]}).encode()], kind="json")
     assert verdict(recording, response_format={"type": "json_object"}) == "invalid-json"
-
-
-def test_the_completion_is_the_same_whichever_way_it_came() -> None:
-    raw = json.dumps(completion()).encode()
-    assert completion_of(recorded([raw[:10], raw[10:]], kind="json")) == completion()
-    assert completion_of(stream({"role": "assistant", "content": "h"}, {"content": "i"})) == completion()

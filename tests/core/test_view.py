@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.core.dialect import CHAT, chunks_of
 from proxy.core.sse import DONE, Decoder, Event, encode
-from proxy.core.view import as_json, as_stream, chunks_of, shown
+from proxy.core.view import as_json, as_stream, shown
 
 OURS = b'"chatcmpl-ours"'
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
@@ -163,13 +164,13 @@ def test_what_is_kept_is_kept_to_the_byte() -> None:
 
 def test_a_recorded_stream_is_replayed_event_by_event() -> None:
     events = stream(usage=True)
-    frames = as_stream("stream", events, usage=True, strip_usage=False, new_id=OURS)
+    frames = as_stream(CHAT, "stream", events, usage=True, strip_usage=False, new_id=OURS)
     assert frames == [one.raw.replace(b'"chatcmpl-1"', OURS) for one in events]
-    bare = as_stream("stream", events, usage=False, strip_usage=True, new_id=OURS)
+    bare = as_stream(CHAT, "stream", events, usage=False, strip_usage=True, new_id=OURS)
     assert len(bare) == len(events)
     plain = [one.raw.replace(b'"chatcmpl-1"', OURS) for one in stream(usage=False)]
     assert bare == [*plain[:-1], b"", plain[-1]]
-    assert as_stream("stream", stream(usage=False), usage=False, strip_usage=True, new_id=OURS) == plain
+    assert as_stream(CHAT, "stream", stream(usage=False), usage=False, strip_usage=True, new_id=OURS) == plain
 
 
 def body(completion: dict[str, Any]) -> list[Event]:
@@ -179,7 +180,7 @@ def body(completion: dict[str, Any]) -> list[Event]:
 
 
 def test_a_completion_is_cut_into_chunks_with_usage_at_the_end_for_who_asked() -> None:
-    *frames, done = as_stream("json", body(COMPLETION), usage=True, strip_usage=False, new_id=OURS)
+    *frames, done = as_stream(CHAT, "json", body(COMPLETION), usage=True, strip_usage=False, new_id=OURS)
     chunks = [json.loads(event(frame).data or b"") for frame in frames]
     assert done == DONE
     assert {one["id"] for one in chunks} == {"chatcmpl-ours"}
@@ -190,45 +191,46 @@ def test_a_completion_is_cut_into_chunks_with_usage_at_the_end_for_who_asked() -
 
 
 def test_who_did_not_ask_sees_no_trace_of_a_completions_usage() -> None:
-    frames = as_stream("json", body(COMPLETION), usage=False, strip_usage=False, new_id=OURS)
+    frames = as_stream(CHAT, "json", body(COMPLETION), usage=False, strip_usage=False, new_id=OURS)
     assert b"usage" not in b"".join(frames)
     assert all(json.loads(event(frame).data or b"")["choices"] for frame in frames[:-1])
     without = {name: value for name, value in COMPLETION.items() if name != "usage"}
-    assert as_stream("json", body(without), usage=False, strip_usage=False, new_id=OURS) == frames
+    assert as_stream(CHAT, "json", body(without), usage=False, strip_usage=False, new_id=OURS) == frames
 
 
 def test_a_completion_without_usage_has_none_to_show() -> None:
     without = {name: value for name, value in COMPLETION.items() if name != "usage"}
-    *frames, _ = as_stream("json", body(without), usage=True, strip_usage=False, new_id=OURS)
+    *frames, _ = as_stream(CHAT, "json", body(without), usage=True, strip_usage=False, new_id=OURS)
     assert [json.loads(event(frame).data or b"")["usage"] for frame in frames] == [None] * len(frames)
 
 
 def test_a_stream_as_json_is_the_completion_that_it_adds_up_to() -> None:
-    found = json.loads(as_json("stream", stream(usage=True), new_id=OURS))
+    found = json.loads(as_json(CHAT, "stream", stream(usage=True), new_id=OURS))
     message = {"role": "assistant", "content": "Hello"}
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
     assert found == COMPLETION | {"id": "chatcmpl-ours", "choices": choices}
-    assert json.loads(as_json("stream", stream(usage=True), new_id=None))["id"] == "chatcmpl-1"
+    assert json.loads(as_json(CHAT, "stream", stream(usage=True), new_id=None))["id"] == "chatcmpl-1"
     assert len(chunks_of(stream(usage=True))) == 4
 
 
 def test_a_completion_as_json_is_the_recorded_bytes_with_a_fresh_id() -> None:
     raw = json.dumps(COMPLETION, indent=1).encode()
     pieces = [Event(raw[:9], None, None), Event(raw[9:], None, None)]
-    assert as_json("json", pieces, new_id=None) == raw
-    assert as_json("json", pieces, new_id=OURS) == raw.replace(b'"chatcmpl-1"', OURS)
+    assert as_json(CHAT, "json", pieces, new_id=None) == raw
+    assert as_json(CHAT, "json", pieces, new_id=OURS) == raw.replace(b'"chatcmpl-1"', OURS)
 
 
 def test_a_completion_whose_content_is_its_id_keeps_its_content() -> None:
     message = {"role": "assistant", "content": "chatcmpl-1"}
     said = COMPLETION | {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
-    assert json.loads(as_json("json", body(said), new_id=OURS)) == said | {"id": "chatcmpl-ours"}
+    assert json.loads(as_json(CHAT, "json", body(said), new_id=OURS)) == said | {"id": "chatcmpl-ours"}
 
 
 @pytest.mark.parametrize("completion", [{"choices": []}, {"id": "", "choices": []}, {"id": None, "choices": []}])
 def test_a_completion_without_an_id_is_given_as_it_is(completion: dict[str, Any]) -> None:
-    assert as_json("json", body(completion), new_id=OURS) == json.dumps(completion).encode()
+    assert as_json(CHAT, "json", body(completion), new_id=OURS) == json.dumps(completion).encode()
     frames = as_stream(
+        CHAT,
         "json",
         body(completion | {"x": 1, "choices": COMPLETION["choices"]}),
         usage=False,
