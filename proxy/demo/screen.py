@@ -74,7 +74,7 @@ class Screen:
 
     def serving(self, url: str) -> None:
         self.title("Both keep running until Ctrl-C")
-        names = ", ".join(MODELS)
+        names = ", ".join(model.id for model in MODELS.values() if not model.dimensions)
         snippet = (
             "from openai import OpenAI",
             f'client = OpenAI(base_url="{url}", api_key="any")',

@@ -2,15 +2,18 @@
 
 It is the referee of the tests, so it shares no code with the proxy: standard library, starlette and msgspec only.
 
-    app.py        build_simulator(): routes, /v1/models, /simulator/*
-    chat.py       one call of /v1/chat/completions, from its bytes to its tally
+    app.py        build_simulator(): routes, /v1/models, /simulator/*             (replies.py)
+    calling.py    one call of any endpoint, from its bytes to its tally
+    chat.py       /v1/chat/completions    chat_request.py: its request    render.py: its answer → script
+    completions.py  /v1/completions       continuations.py: its answer → script
+    embeddings.py   /v1/embeddings        vectors.py
+    responses/    /v1/responses, and the Responses that are kept
     mirror.py     /v1/mirror/…: what came, or N bytes
-    request.py    the request, checked as OpenAI checks it; the seed of its answer
+    request.py    what every request is checked for, as OpenAI checks it; the seed of its answer
     behaviour.py  the grammar of options: `sim-small;first=0.5;cut=3`
-    answers.py    request → answer          from  text.py  schema.py  tools.py  tokens.py
-    render.py     answer → script: one JSON body, or the events of a stream   (logprobs.py)
+    answers.py    wish → choices            from  text.py  forms.py  schema.py  tools.py  tokens.py  logprobs.py
     script.py     everything that one call will send, encoded before the first byte leaves
-    faults.py     what options do to a finished script
+    faults.py     what options do to a finished script         (manner.py: how each kind of stream spells it)
     delivery.py   sends a script on time, notices a caller who leaves       (slow.py: dribbles, comments, no end)
     memory.py     the last call, and how often each `fail=K` request has failed
     tally.py      what was asked and served

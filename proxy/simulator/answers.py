@@ -1,30 +1,39 @@
-"""Request → answer: what each choice says, before it takes a form.
+"""Wish → choices: what each of them says, before it takes the shape of an endpoint.
 
 Every word comes from the seed, so the JSON body and the stream of one request say the same.
 """
 
+from collections.abc import Callable
 from itertools import accumulate
 
 import msgspec
 
-from proxy.simulator.errors import ApiError
-from proxy.simulator.request import Chat, Json
+from proxy.simulator.behaviour import Behaviour
+from proxy.simulator.forms import Form
 from proxy.simulator.schema import fitting_text
 from proxy.simulator.text import Dice, pieces, prose, words
-from proxy.simulator.tokens import Prompt, prompt
-from proxy.simulator.tools import Call, calls
+from proxy.simulator.tools import Call, Offer, calls
 
 Pieces = tuple[str, ...]
 
-_JSON_OBJECT: Json = {
-    "type": "object",
-    "properties": {
-        "answer": {"type": "string"},
-        "words": {"type": "array", "items": {"type": "string"}},
-        "count": {"type": "integer", "minimum": 0},
-        "sure": {"type": "boolean"},
-    },
-}
+
+def _as_text() -> None:
+    return None
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer is made from, whatever endpoint was asked. `limit`: the most tokens of a choice.
+
+    `offer` and `form` raise ApiError where the tools or the form make no sense; a refusal never looks at them.
+    """
+
+    seed: bytes
+    behaviour: Behaviour
+    reasons: bool = False
+    limit: int | None = None
+    stop: str | list[str] | None = None
+    offer: Callable[[], Offer] = Offer
+    form: Callable[[], Form | None] = _as_text
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -43,50 +52,36 @@ class Choice(msgspec.Struct, frozen=True):
         return len(self.reasoning) + len(self.content or ()) + len(self.refusal or ()) + called
 
 
-class Answer(msgspec.Struct, frozen=True):
-    choices: tuple[Choice, ...]
-    prompt: Prompt
-
-    @property
-    def completion_tokens(self) -> int:
-        return sum(choice.tokens for choice in self.choices)
-
-    @property
-    def reasoning_tokens(self) -> int:
-        return sum(len(choice.reasoning) for choice in self.choices)
+def choices(wish: Wish, count: int) -> tuple[Choice, ...]:
+    """What the simulator says to this, so many times; ApiError where its tools or its form make no sense."""
+    return tuple(_choice(wish, index) for index in range(count))
 
 
-def answer(chat: Chat) -> Answer:
-    """What the simulator says to this; ApiError where its tools or its response_format make no sense."""
-    count = chat.request.n or 1
-    return Answer(tuple(_choice(chat, index) for index in range(count)), prompt(chat.body))
-
-
-def _choice(chat: Chat, index: int) -> Choice:
-    dice = Dice(chat.seed + index.to_bytes(2, "big"))
-    reasoning = pieces(prose(dice, 6 + dice.below(20))) if chat.model.reasoning else ()
-    said = _said(chat, index, dice, reasoning)
-    limited = _limited(said, chat.limit) if chat.limit is not None else said
-    if chat.behaviour.finish is not None:
-        return msgspec.structs.replace(limited, finish=chat.behaviour.finish)
+def _choice(wish: Wish, index: int) -> Choice:
+    dice = Dice(wish.seed + index.to_bytes(2, "big"))
+    reasoning = pieces(prose(dice, 6 + dice.below(20))) if wish.reasons else ()
+    said = _said(wish, index, dice, reasoning)
+    limited = _limited(said, wish.limit) if wish.limit is not None else said
+    if wish.behaviour.finish is not None:
+        return msgspec.structs.replace(limited, finish=wish.behaviour.finish)
     return limited
 
 
-def _said(chat: Chat, index: int, dice: Dice, reasoning: Pieces) -> Choice:
-    behaviour = chat.behaviour
+def _said(wish: Wish, index: int, dice: Dice, reasoning: Pieces) -> Choice:
+    behaviour = wish.behaviour
     if behaviour.refusal:
         sorry = pieces("I'm sorry, but I can't help with " + words(dice, 4) + ".")
         return Choice(index, reasoning, None, sorry, (), "stop")
     if behaviour.empty:
         return Choice(index, reasoning, (), None, (), "stop")
-    called = calls(chat.request, dice)
+    called = calls(wish.offer(), dice)
     if called:
         finish = "function_call" if called[0].kind == "legacy" else "tool_calls"
         return Choice(index, reasoning, None, None, called, finish)
-    content = _json(chat, dice)
+    content = _json(wish, dice)
     if content is None:
         content = _prose(behaviour.chunks, dice)
-    return Choice(index, reasoning, _stopped(content, chat.request.stop), None, (), "stop")
+    return Choice(index, reasoning, _stopped(content, wish.stop), None, (), "stop")
 
 
 def _prose(chunks: int | None, dice: Dice) -> Pieces:
@@ -97,29 +92,13 @@ def _prose(chunks: int | None, dice: Dice) -> Pieces:
     return pieces(prose(dice, chunks))[:chunks]
 
 
-def _json(chat: Chat, dice: Dice) -> Pieces | None:
-    """An object that fits the response_format; None where text is wanted."""
-    wanted = chat.request.response_format or {}
-    match wanted.get("type", "text"):
-        case "text":
-            return None
-        case "json_object":
-            schema = _JSON_OBJECT
-        case "json_schema":
-            schema = _schema(wanted.get("json_schema"))
-        case other:
-            message = f"Invalid value: '{other}'. Supported values are: 'json_object', 'json_schema', and 'text'."
-            raise ApiError(400, message, param="response_format.type", code="invalid_value")
-    text = fitting_text(schema, dice, "response_format")
-    return pieces(text[:-1] + ",") if chat.behaviour.badjson else pieces(text)
-
-
-def _schema(given: object) -> Json:
-    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
-        message = "Missing required parameter: 'response_format.json_schema.name'."
-        raise ApiError(400, message, param="response_format.json_schema.name", code="missing_required_parameter")
-    schema = given.get("schema")
-    return schema if isinstance(schema, dict) else _JSON_OBJECT
+def _json(wish: Wish, dice: Dice) -> Pieces | None:
+    """An object of the wanted form; None where text is wanted."""
+    form = wish.form()
+    if form is None:
+        return None
+    text = fitting_text(form.schema, dice, form.param)
+    return pieces(text[:-1] + ",") if wish.behaviour.badjson else pieces(text)
 
 
 def _stopped(content: Pieces, stop: str | list[str] | None) -> Pieces:

@@ -25,8 +25,9 @@ Status = Annotated[int, msgspec.Meta(ge=300, le=599)]
 class Behaviour(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """`first`, `gap`, `dribble`, `comments`: seconds. `cut-at`, `reset-at`, `big`: bytes.
 
-    K of `cut`, `reset`, `stall`, `error`, `malformed`: so many events are sent before. Everything but what the answer
-    says spoils errors too, so that `status=500;stall=1` is half an error.
+    K of `cut`, `reset`, `stall`, `error`, `malformed`: so many events are sent before. Of a Response, `thoughts` shows
+    the reasoning itself, and `failed` ends it as one that failed. Everything but what the answer says spoils errors
+    too, so that `status=500;stall=1` is half an error.
     """
 
     # when and how much
@@ -43,6 +44,8 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     nousage: bool = False
     usage: bool = False
     json: bool = False
+    thoughts: bool = False
+    failed: bool = False
 
     # what every answer has, whatever its status
     header: Field | None = None
@@ -86,6 +89,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
             finish=self.finish,
             nousage=self.nousage,
             usage=self.usage,
+            thoughts=self.thoughts,
             header=self.header,
             cookie=self.cookie,
             detail=self.detail,

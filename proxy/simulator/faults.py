@@ -14,7 +14,6 @@ from itertools import chain, islice, repeat
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from proxy.simulator.behaviour import Behaviour
@@ -29,7 +28,7 @@ _PAGE = (
 _NO_JSON = b'data: {"id": this is no JSON\n\n'
 
 # The text of a JSON body: of an answer or of an error.
-_TEXT = re.compile(rb'("(?:content|message|detail)":)(?:null|"(?:[^"\\]|\\.)*")')
+_TEXT = re.compile(rb'("(?:content|text|message|detail)":)(?:null|"(?:[^"\\]|\\.)*")')
 
 Fault = Callable[[Script, Any], Script]
 
@@ -38,7 +37,7 @@ def spoil(script: Script, behaviour: Behaviour) -> Script:
     """The script with every fault that was asked for."""
     for option, fault in FAULTS.items():
         value = getattr(behaviour, option)
-        if value is not None and value is not False:
+        if value is not None and value is not False and option not in script.obeyed:
             script = fault(script, value)
     return script
 
@@ -100,11 +99,12 @@ def _reset_at(script: Script, count: int) -> Script:
 
 
 def _error(script: Script, count: int) -> Script:
-    body = ApiError(500, "The server had an error while processing your request.", code="server_error").body()
+    error = ApiError(500, "The server had an error while processing your request.", code="server_error")
     if not script.streamed:
-        return replace(_with_body(script, body), failed=True)
+        return replace(_with_body(script, error.body()), failed=True)
     kept = _first(script, count)
-    return replace(kept, events=(*kept.events, b"data: " + body + b"\n\n"), tokens=(*kept.tokens, 0))
+    event = script.manner.error(len(kept.events), error)
+    return replace(kept, events=(*kept.events, event), tokens=(*kept.tokens, 0))
 
 
 def _nodone(script: Script, _: int) -> Script:
@@ -131,7 +131,7 @@ def _malformed(script: Script, count: int) -> Script:
 def _big(script: Script, count: int) -> Script:
     text = b"x" * count
     if script.streamed:
-        return _inserted(script, 1, _content_event(script, text))
+        return _inserted(script, 1, script.manner.more(script.events, text))
     before, after = _around_text(b"".join(script.events))
     body = before + text + after
     return replace(script, events=(body,), tokens=(sum(script.tokens),), paced=1, length=len(body))
@@ -140,7 +140,8 @@ def _big(script: Script, count: int) -> Script:
 def _endless(script: Script, _: int) -> Script:
     if script.streamed:
         # Everything before the finish.
-        kept, again = _with_events(script, script.events[: script.paced]), _content_event(script, b" on")
+        kept = _with_events(script, script.events[: script.paced])
+        again = script.manner.more(kept.events or script.events, b" on")
     else:
         before, _after = _around_text(b"".join(script.events))
         kept, again = _with_events(script, (before,)), b"on and on " * 100
@@ -155,13 +156,6 @@ def _inserted(script: Script, at: int, event: bytes) -> Script:
         tokens=(*script.tokens[:at], 0, *script.tokens[at:]),
         paced=script.paced + (at <= script.paced),
     )
-
-
-def _content_event(script: Script, text: bytes) -> bytes:
-    """A content event of the first choice, stamped as the stream's own; `text` needs no escapes."""
-    chunk = msgspec.json.decode(script.events[0].removeprefix(b"data: "))
-    chunk["choices"][0]["delta"] = {"content": text.decode()}
-    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
 
 def _around_text(body: bytes) -> tuple[bytes, bytes]:

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from proxy.simulator.behaviour import Behaviour, on_any_answer, parse
-from proxy.simulator.chat import check_key, refused
+from proxy.simulator.calling import check_key, refused
 from proxy.simulator.delivery import CallerLeftError, Delivery, Pace
 from proxy.simulator.errors import ApiError
 from proxy.simulator.faults import spoil

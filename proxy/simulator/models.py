@@ -7,7 +7,10 @@ import msgspec
 
 
 class Model(msgspec.Struct, frozen=True):
-    """`first` and `gap` in seconds: to the first byte, then between events. Prices in USD per million tokens."""
+    """`first` and `gap` in seconds: to the first byte, then between events. Prices in USD per million tokens.
+
+    `dimensions`: of a model of embeddings, the most that its vectors have; 0 of any other.
+    """
 
     id: str
     created: int
@@ -17,6 +20,7 @@ class Model(msgspec.Struct, frozen=True):
     cached_input: str
     output: str
     reasoning: bool = False
+    dimensions: int = 0
 
     def listing(self) -> dict[str, object]:
         """The model as `/v1/models` shows it."""
@@ -43,4 +47,15 @@ MODELS: Mapping[str, Model] = _catalogue(
     ),
     # For tests and benchmarks: whatever time is measured is not the provider's.
     Model("sim-instant", 1746057600, first=0.0, gap=0.0, input="0.10", cached_input="0.025", output="0.40"),
+    Model("sim-embed", 1748736000, first=0.03, gap=0.0, input="0.02", cached_input="0.02", output="0", dimensions=256),
+    Model(
+        "sim-embed-large",
+        1751328000,
+        first=0.12,
+        gap=0.0,
+        input="0.13",
+        cached_input="0.13",
+        output="0",
+        dimensions=1024,
+    ),
 )

@@ -1,4 +1,4 @@
-"""Answer → script: one JSON body, or the events of a stream, as OpenAI writes them."""
+"""A chat's answer → script: one JSON body, or the events of a stream, as OpenAI writes them."""
 
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 
-from proxy.simulator.answers import Answer, Choice
+from proxy.simulator.answers import Choice, choices
+from proxy.simulator.chat_request import Chat
 from proxy.simulator.logprobs import logprobs
-from proxy.simulator.request import Chat
 from proxy.simulator.script import DONE, EVENT_STREAM, Script, whole
+from proxy.simulator.tokens import Prompt, prompt
 from proxy.simulator.tools import Call
 
 _encode = msgspec.json.encode
@@ -32,6 +33,30 @@ class Stamp(msgspec.Struct, frozen=True):
             "service_tier": "default",
             "system_fingerprint": "fp_simulator",
         }
+
+
+class Answer(msgspec.Struct, frozen=True):
+    choices: tuple[Choice, ...]
+    prompt: Prompt
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(choice.tokens for choice in self.choices)
+
+    @property
+    def reasoning_tokens(self) -> int:
+        return sum(len(choice.reasoning) for choice in self.choices)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest choice."""
+        return max(choice.tokens for choice in self.choices)
+
+
+def answer(chat: Chat) -> Answer:
+    """What the simulator says to this; ApiError where its tools or its response_format make no sense."""
+    definitions = (chat.body.get(name) for name in ("tools", "functions", "response_format"))
+    return Answer(choices(chat.wish(), chat.request.n or 1), prompt(chat.body["messages"], *definitions))
 
 
 def usage(answer: Answer) -> dict[str, Any]:

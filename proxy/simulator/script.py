@@ -4,6 +4,8 @@ import enum
 
 import msgspec
 
+from proxy.simulator.manner import CHAT, Manner
+
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 JSON = "application/json"
 DONE = b"data: [DONE]\n\n"
@@ -24,6 +26,7 @@ class Script(msgspec.Struct, frozen=True):
     `length` is the Content-Length that is promised (None: chunked). `failed`: whoever gets this got no whole answer.
     `billed`: the prompt counts as consumed. `again`: an event of one token that follows for ever; no end is reached.
     `dribble`: seconds between any two bytes. `comments`: seconds of silence after which a comment is sent, 0 for none.
+    `manner`: of a stream. `obeyed`: the options that it was written to, which are no faults to be added to it.
     """
 
     events: tuple[bytes, ...]
@@ -39,6 +42,8 @@ class Script(msgspec.Struct, frozen=True):
     again: bytes = b""
     dribble: float | None = None
     comments: float = 0.0
+    manner: Manner = CHAT
+    obeyed: tuple[str, ...] = ()
 
     @property
     def streamed(self) -> bool:

@@ -1,12 +1,13 @@
 """What was asked and served: the other side of the proxy's own figures."""
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from proxy.simulator.delivery import Outcome
 
-REMEMBERED: Final = 100_000  # calls, one by one
+REMEMBERED: Final = 100_000  # calls, one by one, and inputs
 
 
 @dataclass(slots=True)
@@ -23,6 +24,7 @@ class Served:
 class Line:
     """One call: the model as it was named, options and all, how it ended (`open` until then), the tokens sent."""
 
+    endpoint: str
     asked: str = ""
     ended: str = "open"
     prompt_tokens: int = 0
@@ -32,7 +34,7 @@ class Line:
 
 @dataclass(slots=True)
 class Counts:
-    """`calls` = `open` + `hung_up` + `answered` + `failed`, always."""
+    """`calls` = `open` + `hung_up` + `answered` + `failed`, always. `inputs`: of embeddings, each as JSON."""
 
     calls: int = 0
     open: int = 0
@@ -40,12 +42,13 @@ class Counts:
     answered: int = 0
     failed: int = 0
     by_model: dict[str, Served] = field(default_factory=dict)
+    inputs: Counter[str] = field(default_factory=Counter)
     lines: deque[Line] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
-    def begin(self) -> Line:
+    def begin(self, endpoint: str) -> Line:
         self.calls += 1
         self.open += 1
-        line = Line()
+        line = Line(endpoint)
         self.lines.append(line)
         return line
 
@@ -60,9 +63,12 @@ class Counts:
             case Outcome.FAILED:
                 self.failed += 1
 
-    def called(self, model: str) -> None:
+    def called(self, model: str, inputs: Iterable[str]) -> None:
         """It is a call of this model."""
         self._of(model).calls += 1
+        for each in inputs:
+            if each in self.inputs or len(self.inputs) < REMEMBERED:
+                self.inputs[each] += 1
 
     def sent(self, line: Line, model: str, *, prompt: int, cached: int, completion: int) -> None:
         """It was sent so many tokens, and is billed for them."""
@@ -79,3 +85,14 @@ class Counts:
         figures = ("calls", "open", "hung_up", "answered", "failed")
         by_model = {model: asdict(served) for model, served in self.by_model.items()}
         return {**{name: getattr(self, name) for name in figures}, "by_model": by_model}
+
+
+class Tally:
+    """The counts since they were last forgotten."""
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+
+    def forget(self) -> None:
+        """All to 0. A call that is open goes on counting where it began."""
+        self.counts = Counts()

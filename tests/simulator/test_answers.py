@@ -170,5 +170,5 @@ def test_words_are_a_token_each_and_some_are_not_ascii(client: openai.OpenAI) ->
 
 
 def test_every_model_answers_under_its_plain_name(client: openai.OpenAI) -> None:
-    for name in MODELS:
+    for name in (model.id for model in MODELS.values() if not model.dimensions):
         assert as_json(client, request(model=f"{name};first=0;gap=0;chunks=1"))["model"] == name
