@@ -8,17 +8,16 @@ What is judged is what is sent: a body that two parsers may read in two ways is 
 
 import hmac
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from proxy.core.alike import in_plain_form
 from proxy.errors import InvalidRequest
 
 MAX_DEPTH: Final = 128
 """Levels of nesting that a body may have: no later pass that recurses over a parsed body can fail."""
-
-_TELLING: Final = 6  # characters of an id that is not found in a text by chance
 
 # How an answer is delivered is no part of what is asked.
 _DELIVERY: Final = frozenset({"stream", "stream_options"})
@@ -52,13 +51,7 @@ def canonical(body: Mapping[str, Any], ignore: Collection[str]) -> bytes:
         for name, value in body.items()
         if name not in _DELIVERY and name not in ignore and not _means_nothing(name, value)
     }
-    messages = kept.get("messages")
-    if type(messages) is list:
-        names: dict[str, str] = {}
-        kept["messages"] = _plain_messages(messages, lambda old: names.setdefault(old, str(len(names))))
-        # An id that is named elsewhere too (in a text, in a part) means something: it stays, and so do the others.
-        if names and _stand_in(names, kept | {"messages": _plain_messages(messages, lambda _: "")}):
-            kept["messages"] = _plain_messages(messages, lambda old: old)
+    kept |= in_plain_form(kept)
     # Few bodies hold such a number, and to look costs half of a copy.
     return msgspec.json.encode(_plain_numbers(kept) if _has_integral_float(kept) else kept, order="sorted")
 
@@ -82,55 +75,6 @@ def _means_nothing(name: str, value: object) -> bool:
     if name == "logprobs":
         return value is False
     return name == "logit_bias" and value == {}
-
-
-def _plain_messages(messages: list[Any], rename: Callable[[str], str]) -> list[Any]:
-    """The messages in their plain form, each id of a tool call by what `rename` makes of it."""
-    return [_plain_message(message, rename) if type(message) is dict else message for message in messages]
-
-
-def _stand_in(ids: Collection[str], body: dict[str, Any]) -> bool:
-    """Whether any of these ids stands in a string of the body. A very short one would by chance."""
-    long = [each for each in ids if len(each) >= _TELLING]
-    return bool(long) and any(each in text for text in _strings(list(body.values())) for each in long)
-
-
-def _strings(values: list[Any]) -> Iterator[str]:
-    """Every string among these values, at any depth."""
-    for value in values:
-        if type(value) is str:
-            yield value
-        elif type(value) is dict:
-            yield from _strings(list(value.values()))
-        elif type(value) is list:
-            yield from _strings(value)
-
-
-def _plain_message(message: dict[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
-    changed: dict[str, Any] = {}
-    content = message.get("content")
-    if type(content) is list and len(content) == 1:
-        changed["content"] = _plain_content(content)
-    if type(calls := message.get("tool_calls")) is list:
-        changed["tool_calls"] = [_renamed(call, "id", rename) if type(call) is dict else call for call in calls]
-    if changed:
-        message = message | changed
-    return _renamed(message, "tool_call_id", rename) if "tool_call_id" in message else message
-
-
-def _plain_content(content: list[Any]) -> str | list[Any]:
-    match content:
-        case [{"type": "text", "text": str(text), **more}] if not more:
-            return text
-    return content
-
-
-def _renamed(holder: dict[str, Any], member: str, rename: Callable[[str], str]) -> dict[str, Any]:
-    old = holder.get(member)
-    # An empty id names nothing; and being left as it is, it can equal no new name.
-    if type(old) is not str or not old:
-        return holder
-    return holder | {member: rename(old)}
 
 
 def _has_integral_float(body: dict[str, Any]) -> bool:

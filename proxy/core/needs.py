@@ -1,4 +1,4 @@
-"""What a chat completion's body needs of a model that answers it.
+"""What a body needs of a model that answers it: that of a chat completion, or another's likeness (likeness.py).
 
 Rule: a need is what a model without that capability would refuse or leave out. Whatever else a body holds, of whatever
 type, needs nothing and raises nothing. It takes as long as there are messages.
@@ -11,6 +11,7 @@ import msgspec
 
 from pricing.models import Capability
 from pricing.tokens import IMAGES
+from proxy.core.likeness import Wordless
 from proxy.core.policy import PRESENT, PURE_TOOLS, STATE
 
 # What a model made and another cannot go on from: ids of its calls, reasoning that it signed, an answer that it spoke.
@@ -30,8 +31,8 @@ MOST: Final = 10**9  # tokens; more are no limit, and no sum
 LIMITS: Final = ("max_completion_tokens", "max_tokens")
 
 # Members by which more is charged than the tokens of the request and of the answer, at the prices of its model:
-# searches, what the provider holds, and models that it may ask instead (OpenRouter).
-ELSEWHERE: Final = (*PRESENT, *STATE, "models")
+# searches, what the provider holds, models that it may ask instead (OpenRouter), and a summary that it makes meanwhile.
+ELSEWHERE: Final = (*PRESENT, *STATE, "models", "context_management")
 
 # Parts whose tokens can be bounded by what they hold.
 BOUNDED: Final = ("text", "image_url", *MADE_PARTS, "refusal")
@@ -57,7 +58,7 @@ class Needs(msgspec.Struct, frozen=True):
 
 
 def read_needs(body: Mapping[str, Any], choices: int) -> Needs:
-    """What a parsed body needs; `choices` as the Call says."""
+    """What a parsed body needs, or a likeness; `choices`: that are made."""
     messages, parts = _held(body.get("messages"))
     kinds = [part.get("type") for part in parts]
     tools = list(_tools(body))
@@ -71,12 +72,12 @@ def read_needs(body: Mapping[str, Any], choices: int) -> Needs:
         "n": choices > 1,
         "logprobs": body.get("logprobs") is True or _whole(body.get("top_logprobs")) > 0,
     }
-    service = body.get("service_tier")
+    service, wordless = body.get("service_tier"), type(body) is Wordless
     return Needs(
         capabilities=tuple([capability for capability, needs in needed.items() if needs]),
-        max_output=_max_output(body),
+        max_output=0 if wordless else _max_output(body),
         choices=choices,
-        longest=_longest(body),
+        longest=0 if wordless else _longest(body),
         unbounded=_is_unbounded(body, kinds, parts) or any(map(_spoke, messages)),
         marks=any(each.get("cache_control") for each in (body, *messages, *parts, *tools)),
         service=service if service is None or type(service) is str else repr(service),
@@ -110,6 +111,8 @@ def _held(messages: object) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
 def _is_unbounded(body: Mapping[str, Any], kinds: list[Any], parts: list[Any]) -> bool:
     """Sound, files and images by address, searches and tools that the provider runs, what it holds, other models."""
     if any(body.get(name) or body.get(name) == {} for name in ELSEWHERE) or any(kind not in BOUNDED for kind in kinds):
+        return True
+    if type(body.get("prompt")) is dict:  # a template that the provider holds
         return True
     tools = body.get("tools")
     for tool in tools if type(tools) is list else [tools] if tools else []:

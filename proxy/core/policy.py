@@ -18,7 +18,10 @@ Sampled = Literal["cache", "collapse", "bypass"]
 # Members of a body by which providers let a model act on, or look at, what the request does not hold.
 STATE = ("previous_response_id", "conversation", "background")
 PRESENT = ("web_search_options", "plugins", "search_parameters", "enable_search", "web_search", "data_sources")
+RESPONSES = "responses"
+EMBEDDINGS = "embeddings"  # no two of which differ
 PURE_TOOLS = ("function", "custom")
+TEXTS = ("input_text", "output_text", "reasoning_text", "summary_text", "refusal")  # of Responses
 SEARCH_MODELS = re.compile(r"search-preview|search-api|deep-research|sonar|compound|:online$", re.IGNORECASE)
 _SUSPECTS = frozenset({*STATE, *PRESENT, "store", "prompt"})
 
@@ -76,12 +79,17 @@ def judge(call: Call, upstream_models: Iterable[str], rules: Rules) -> Verdict:
     reason = _beyond_the_request(call, upstream_models, rules)
     if reason is not None:
         return bypass(reason)
-    sampled = rules.sampled != "cache" and not _is_greedy(call.body)
+    sampled = rules.sampled != "cache" and call.path != EMBEDDINGS and not _is_greedy(call.body)
     if sampled and rules.sampled == "bypass":
         return bypass("sampled")
     if call.directives.no_cache:
         return LEAD_ONLY if sampled else FETCH_ANEW
     return JOIN_ONLY if sampled else PLAIN
+
+
+def refers_to_state(call: Call) -> bool:
+    """Does it refer to what its provider holds?"""
+    return _beyond_the_request(call, (), Rules()) == "state"
 
 
 def _is_greedy(body: Mapping[str, Any]) -> bool:
@@ -93,7 +101,9 @@ def _beyond_the_request(call: Call, upstream_models: Iterable[str], rules: Rules
     """Why the answer depends on more than the request, or None."""
     body = call.body
     if not _SUSPECTS.isdisjoint(body):
-        if body.get("store") is True or any(body.get(name) for name in STATE) or isinstance(body.get("prompt"), dict):
+        # A Response is stored unless that is forbidden, which says nothing of what it was asked.
+        stored = body.get("store") is True and call.path != RESPONSES
+        if stored or any(body.get(name) for name in STATE) or isinstance(body.get("prompt"), dict):
             return "state"
         # `web_search_options: {}` asks for a search with every option as it comes.
         if any(value or value == {} for value in map(body.get, PRESENT)):
@@ -103,7 +113,8 @@ def _beyond_the_request(call: Call, upstream_models: Iterable[str], rules: Rules
     tools = body.get("tools")
     if isinstance(tools, list) and not all(_is_pure(tool) for tool in tools):
         return "tools"
-    return _message_reason(body.get("messages"), rules)
+    of_items = call.path == RESPONSES
+    return _item_reason(body.get("input"), rules) if of_items else _message_reason(body.get("messages"), rules)
 
 
 def _is_pure(tool: object) -> bool:
@@ -123,6 +134,34 @@ def _message_reason(messages: object, rules: Rules) -> str | None:
         if isinstance(content, list) and (reason := _part_reason(content, rules)):
             return reason
     return None
+
+
+def _item_reason(items: object, rules: Rules) -> str | None:
+    """The same of a Response's input."""
+    for item in items if isinstance(items, list) else ():
+        if not isinstance(item, dict):
+            continue
+        if _is_reference(item):
+            return "state"
+        tools = item.get("tools")
+        if isinstance(tools, list) and not all(_is_pure(tool) for tool in tools):
+            return "tools"
+        for parts in (item.get("content"), item.get("output")):
+            held = [parts] if isinstance(parts, dict) else parts if isinstance(parts, list) else ()
+            media = [part for part in held if isinstance(part, dict) and part.get("type") not in TEXTS]
+            if reason := _part_reason(media, rules):
+                return reason
+    return None
+
+
+def _is_reference(item: Mapping[str, Any]) -> bool:
+    """Does it stand for what the provider holds?"""
+    if item.get("type") == "item_reference":
+        return True
+    if item.get("type") == "reasoning" and item.get("id") and not item.get("encrypted_content"):
+        return True
+    said = [name for name, value in item.items() if value is not None and name not in ("type", "role", "status")]
+    return said == ["id"]
 
 
 def _part_reason(parts: list[Any], rules: Rules) -> str | None:

@@ -3,41 +3,61 @@
 Rule: whatever came, something is returned and nothing is raised: an estimate is all that it is for.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 import msgspec
 
 from proxy.core.recording import Recording
-from proxy.core.sse import Event
 
-# `text` and `thinking` are what content in parts has.
-WORDS = ("content", "refusal", "reasoning_content", "reasoning", "arguments", "name", "text", "thinking")
-REPEATED = ("reasoning_details", "thinking_blocks")  # says the reasoning once more
+# `text` and `thinking` are what content in parts has, `input` and `code` what calls of other tools than functions do.
+WORDS: Final = frozenset("content refusal reasoning_content reasoning arguments name text thinking input code".split())
+# What says the reasoning once more, or what the words were made from.
+REPEATED: Final = ("reasoning_details", "thinking_blocks", "annotations", "logprobs")
+DEPTH: Final = 4
+
+DELTA: Final = ".delta"
+SOUND: Final = "response.audio.delta"
 
 
 def said(recording: Recording) -> str:
-    """The words of an answer, of all its choices: text, refusals, reasoning, calls of tools."""
+    """The words of an answer, of all its choices or items: text, refusals, reasoning, calls of tools."""
     if recording.head is not None and recording.head.kind == "json":
-        return "".join(_words(b"".join(event.raw for event in recording.events)))
-    return "".join(_of_events(recording.events))
+        return "".join(_words([b"".join(event.raw for event in recording.events)]))
+    return "".join(_words(event.data for event in recording.events if event.data is not None))
 
 
-def _of_events(events: Sequence[Event]) -> Iterator[str]:
-    for event in events:
-        if event.data is not None and event.data[:1] == b"{":
-            yield from _words(event.data)
+def _words(pieces: Iterable[bytes]) -> Iterator[str]:
+    """Of a JSON answer, or of the events of a stream."""
+    heard: set[int] = set()  # items of a Response of which something came already
+    for piece in pieces:
+        match _parsed(piece):
+            case {"choices": list(choices)}:
+                for choice in choices:
+                    yield from _of_choice(choice)
+            case {"output": list(items)}:
+                for item in items:
+                    yield from _leaves(item, DEPTH)
+            case {"type": str(kind), "delta": str(delta), **more} if kind.endswith(DELTA) and kind != SOUND:
+                yield delta
+                heard.update(at for at in [more.get("output_index")] if type(at) is int)
+            case {"type": "response.output_item.done", "item": dict(item), **more}:
+                came = type(at := more.get("output_index")) is int and at in heard
+                yield from _leaves({"name": item.get("name")} if came else item, DEPTH)
 
 
-def _words(data: bytes) -> Iterator[str]:
+def _parsed(piece: bytes) -> object:
     try:
-        chunk = msgspec.json.decode(data)
+        return msgspec.json.decode(piece) if piece[:1] not in (b"[", b"") else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return
-    choices = chunk.get("choices") if isinstance(chunk, dict) else None
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict):
-            yield from _leaves(choice.get("delta") or choice.get("message"), 4)
+        return None
+
+
+def _of_choice(choice: object) -> Iterator[str]:
+    if isinstance(choice, dict):
+        if isinstance(text := choice.get("text"), str):
+            yield text
+        yield from _leaves(choice.get("delta") or choice.get("message"), DEPTH)
 
 
 def _leaves(value: Any, depth: int) -> Iterator[str]:

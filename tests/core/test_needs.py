@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pricing.models import SERVICES, Capability
+from proxy.core.likeness import Wordless
 from proxy.core.needs import MADE, MADE_PARTS, MOST, Needs, last_made, read_needs
 
 Json = dict[str, Any]
@@ -224,6 +225,8 @@ DATA = "data:image/png;base64,AAAA"
         {"plugins": [{"id": "web"}]},
         {"models": ["a dearer one"]},
         {"conversation": "conv_1"},
+        {"prompt": {"id": "pmpt_1"}},
+        {"context_management": [{"type": "compaction", "compact_threshold": 1000}]},
         {"modalities": ["text", "image"]},
         {"messages": [ANSWER | {"audio": {"id": "audio_1"}}]},
         {"tools": ["web_search"]},
@@ -249,10 +252,16 @@ def test_what_may_be_charged_besides_its_tokens_has_no_bound(body: Json) -> None
         {},
         {"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "custom", "custom": {"name": "g"}}]},
         {"functions": [{"name": "f"}], "tools": None},
-        {"modalities": ["text"], "models": None},
+        {"modalities": ["text"], "models": None, "prompt": "Once", "context_management": None},
         part(type="text", text="a"),
         part(type="image_url", image_url={"url": DATA}),
     ],
 )
 def test_text_tools_of_the_clients_own_and_images_that_are_there_have_one(body: Json) -> None:
     assert not read_needs(body, 1).unbounded
+
+
+def test_an_answer_without_words_has_no_tokens_whatever_its_limits() -> None:
+    found = read_needs(Wordless(max_tokens=100, tools=[TOOL]), 1)
+    assert (found.max_output, found.longest, found.capabilities) == (0, 0, ("tools",))
+    assert read_needs({}, 1).longest is None

@@ -154,6 +154,133 @@ def test_the_operator_may_allow_remote_media_but_no_state() -> None:
     assert all(verdict(rules=rules, **members) == bypass("state") for members in STATE.values())
 
 
+def of_response(
+    given: object = "hi", *, rules: Rules | None = None, path: str = "responses", **members: Any
+) -> Verdict:
+    body = {"model": "gpt-4.1", "input": given} | members
+    return judge(read_call(path, raw=json.dumps(body).encode(), headers={}), ("up",), rules or Rules())
+
+
+def said(*parts: object) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [{"type": "input_text", "text": "look"}, *parts]}]
+
+
+def answered(output: object) -> list[dict[str, Any]]:
+    return [{"type": "function_call_output", "call_id": "call_1", "output": output}]
+
+
+HOSTED = {"type": "web_search"}
+IMAGE = {"type": "input_image", "image_url": "https://example.org/a.png"}
+RESPONSES: dict[str, dict[str, dict[str, Any]]] = {
+    "state": {
+        "a previous answer": {"previous_response_id": "resp_1"},
+        "a conversation": {"conversation": "conv_1"},
+        "work in the background": {"background": True},
+        "a prompt template": {"prompt": {"id": "pmpt_1"}},
+        "an item by its id": {"given": [{"type": "item_reference", "id": "msg_1"}]},
+        "an item by its id alone": {"given": [{"role": "user", "content": "hi"}, {"id": "msg_1"}]},
+        "an item of which only the id is said": {"given": [{"type": None, "id": "msg_1", "content": None}]},
+        "an image by its id": {"given": [{"type": "image_generation_call", "id": "ig_1", "status": "completed"}]},
+        "reasoning by its id": {"given": [{"type": "reasoning", "id": "rs_1", "summary": []}]},
+        "reasoning without its content": {"given": [{"type": "reasoning", "id": "rs_1", "encrypted_content": None}]},
+        "a file": {"given": said({"type": "input_file", "file_id": "file-1"})},
+        "an image in a file": {"given": said({"type": "input_image", "file_id": "file-1"})},
+        "a file deep down": {"given": said({"type": "x", "x": [{"y": {"file_id": "file-1"}}]})},
+        "a file that a tool answered": {"given": answered([{"type": "input_file", "file_id": "file-1"}])},
+        "a screenshot in a file": {
+            "given": [{"type": "computer_call_output", "output": {"type": "computer_screenshot", "file_id": "file-1"}}]
+        },
+    },
+    "search": {"a search model": {"model": "o3-deep-research"}, "search options": {"web_search_options": {}}},
+    "tools": {
+        "a search tool": {"tools": [HOSTED]},
+        "one behind a function": {"tools": [{"type": "function", "name": "f"}, {"type": "file_search"}]},
+        "tools that came later": {"given": [{"type": "additional_tools", "role": "developer", "tools": [HOSTED]}]},
+    },
+    "remote-media": {
+        "an image": {"given": said(IMAGE)},
+        "a file": {"given": said({"type": "input_file", "file_url": "HTTPS://example.org/a.pdf"})},
+        "an image that a tool answered": {"given": answered([IMAGE])},
+        "a screenshot": {"given": [{"type": "computer_call_output", "call_id": "c", "output": IMAGE}]},
+    },
+}
+PLAIN_RESPONSES: dict[str, dict[str, Any]] = {
+    "an answer that is stored": {"store": True},
+    "an answer that is not": {"store": False},
+    "an image inside": {"given": said({"type": "input_image", "image_url": DATA_URL, "file_id": None})},
+    "functions and custom tools": {"tools": [{"type": "function", "name": "f"}, {"type": "custom", "name": "g"}]},
+    "functions that came later": {
+        "given": [{"type": "additional_tools", "tools": [{"type": "function", "name": "f"}]}]
+    },
+    "an address as a text": {"given": "https://a.b"},
+    "an address in a text": {"given": [{"role": "user", "content": [{"type": "input_text", "text": "https://a.b"}]}]},
+    "an address that a tool answered": {"given": answered("https://a.b")},
+    "an address in a text that a tool answered": {"given": answered([{"type": "input_text", "text": "https://a.b"}])},
+    "sources of an answer": {
+        "given": [
+            {
+                "type": "message",
+                "id": "msg_1",
+                "role": "assistant",
+                "content": [
+                    {
+                        "type": "output_text",
+                        "text": "See there.",
+                        "annotations": [
+                            {"type": "url_citation", "url": "https://a.b"},
+                            {"type": "file_citation", "file_id": "file-1"},
+                        ],
+                    }
+                ],
+            }
+        ]
+    },
+    "reasoning that is there": {
+        "given": [
+            {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAAA"},
+            {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "https://a.b"}]},
+        ]
+    },
+    "a refusal": {"given": [{"role": "assistant", "content": [{"type": "refusal", "refusal": "https://a.b"}]}]},
+    "a text part of a chat": {"given": [{"role": "user", "content": [{"type": "text", "text": "https://a.b"}]}]},
+    "items of no shape": {"given": [None, 5, "https://a.b", {}, {"content": 7, "output": 5, "tools": "x"}]},
+    "no items": {"given": None},
+}
+
+
+@pytest.mark.parametrize(
+    ("reason", "members"),
+    [
+        pytest.param(reason, members, id=f"{reason}: {name}")
+        for reason, cases in RESPONSES.items()
+        for name, members in cases.items()
+    ],
+)
+def test_a_response_that_depends_on_more_than_the_request_is_a_bypass(reason: str, members: dict[str, Any]) -> None:
+    assert of_response(**members) == bypass(reason)
+    assert of_response(**members, rules=Rules(remote_media=True)) == (
+        PLAIN if reason == "remote-media" else bypass(reason)
+    )
+
+
+@pytest.mark.parametrize("members", PLAIN_RESPONSES.values(), ids=PLAIN_RESPONSES)
+def test_a_response_that_follows_from_its_request_is_cached(members: dict[str, Any]) -> None:
+    assert of_response(**members) == PLAIN
+
+
+@pytest.mark.parametrize("prompt", ["Once", ["Once", "Twice"], [1, 2, 3], [[1, 2], [3]], None])
+def test_a_prompt_that_is_there_is_no_state(prompt: object) -> None:
+    body = {"model": "m", "prompt": prompt, "suffix": "https://a.b"}
+    call = read_call("completions", raw=json.dumps(body).encode(), headers={})
+    assert judge(call, ("up",), Rules()) == PLAIN
+
+
+@pytest.mark.parametrize("given", ["https://a.b", ["https://a.b", "x"], [1, 2], [[1], [2]]])
+def test_inputs_of_embeddings_are_texts(given: object) -> None:
+    assert of_response(given, path="embeddings") == PLAIN
+    assert of_response(given, path="embeddings", model="x:online") == bypass("search")
+
+
 def test_no_store_and_a_cache_that_is_off_are_bypasses() -> None:
     assert verdict(b"no-store") == verdict(b"no-cache, no-store") == bypass("no-store")
     assert verdict(b"no-store", rules=Rules(enabled=False)) == bypass("cache-off")
@@ -236,6 +363,13 @@ names = st.sampled_from(
 @given(st.dictionaries(names, values, max_size=4))
 def test_a_request_of_any_shape_gets_a_verdict(members: dict[str, Any]) -> None:
     found = verdict(**members)
+    assert found == PLAIN or found == bypass(found.reason or "")
+
+
+@settings(deadline=None)
+@given(st.lists(values, max_size=3) | values, st.dictionaries(names, values, max_size=2))
+def test_a_response_of_any_shape_gets_a_verdict(items: Any, members: dict[str, Any]) -> None:
+    found = of_response(items, **members)
     assert found == PLAIN or found == bypass(found.reason or "")
 
 

@@ -73,6 +73,78 @@ def test_texts_refusals_reasoning_and_calls_are_words(make: Any, members: dict[s
     assert said(make(**members)) == words
 
 
+def test_the_words_of_text_completions_are_their_texts() -> None:
+    choices = [{"index": 0, "text": "Hel", "logprobs": None}, {"index": 1, "text": "x"}]
+    assert said(streamed({"choices": choices}, {"choices": [{"index": 0, "text": "lo"}]})) == "Helxlo"
+    assert said(completed({"object": "text_completion", "choices": choices})) == "Helx"
+
+
+CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f", "arguments": "{}"}
+OUTPUT: list[dict[str, Any]] = [
+    {
+        "type": "reasoning",
+        "id": "rs_1",
+        "encrypted_content": "gAAA",
+        "summary": [{"type": "summary_text", "text": "Hm."}],
+    },
+    CALL,
+    {"type": "custom_tool_call", "call_id": "call_2", "name": "sh", "input": "ls"},
+    {
+        "type": "message",
+        "content": [
+            {
+                "type": "output_text",
+                "text": "Hello",
+                "annotations": [{"type": "url_citation", "title": "x", "text": "y"}],
+                "logprobs": [{"token": "Hello", "text": "z"}],
+            },
+            {"type": "refusal", "refusal": "No."},
+        ],
+    },
+]
+
+
+def test_the_words_of_a_response_are_those_of_its_items() -> None:
+    body = {"object": "response", "instructions": "Be brief.", "text": {"format": {"name": "n"}}, "output": OUTPUT}
+    assert said(completed(body)) == "Hm.f{}shlsHelloNo."
+
+
+def test_of_a_responses_stream_each_word_counts_once() -> None:
+    def event(kind: str, at: int, **members: Any) -> dict[str, Any]:
+        return {"type": f"response.{kind}", "output_index": at} | members
+
+    stream = [
+        {"type": "response.created", "response": {"output": [], "instructions": "Be brief."}},
+        event("output_item.added", 0, item=CALL | {"arguments": ""}),
+        event("function_call_arguments.delta", 0, delta='{"a"'),
+        event("function_call_arguments.delta", 0, delta=":1}"),
+        event("function_call_arguments.done", 0, arguments='{"a":1}'),
+        event("output_item.done", 0, item=CALL | {"arguments": '{"a":1}'}),
+        event("output_text.delta", 1, delta="Hello"),
+        event("output_text.done", 1, text="Hello"),
+        event("content_part.done", 1, part={"type": "output_text", "text": "Hello"}),
+        event("output_item.done", 1, item={"type": "message", "content": [{"type": "output_text", "text": "Hello"}]}),
+        {"type": "response.completed", "response": {"output": OUTPUT}},
+    ]
+    assert said(streamed(*stream)) == '{"a":1}fHello'
+    assert said(streamed(*stream[:3])) == '{"a"'
+
+
+def test_an_item_that_came_whole_counts_once_it_is_done() -> None:
+    stream = [
+        {"type": "response.output_item.added", "output_index": 0, "item": CALL},
+        {"type": "response.output_item.done", "output_index": 0, "item": CALL},
+        {"type": "response.output_item.done", "output_index": [], "item": CALL},
+    ]
+    assert said(streamed(*stream)) == "f{}f{}"
+
+
+def test_sound_is_no_word() -> None:
+    sound = {"type": "response.audio.delta", "delta": "UklGRg=="}
+    words = {"type": "response.audio.transcript.delta", "delta": "Hello"}
+    assert said(streamed(sound, words, {"type": "response.x.delta", "delta": {"stdout": "x"}})) == "Hello"
+
+
 def test_of_a_completion_that_was_cut_nothing_can_be_read() -> None:
     assert said(completed(b'{"choices":[{"message":{"content":"Hel')) == ""
 
@@ -89,6 +161,12 @@ def test_of_a_completion_that_was_cut_nothing_can_be_read() -> None:
         {"choices": [{"delta": None, "message": []}]},
         delta(content=5, tool_calls={"function": 5}, refusal=[["x"], 5]),
         {"error": {"message": "overloaded"}},
+        {"choices": [{"text": 5}, {"text": None}]},
+        {"output": [None, 5, "x", [], {}, {"content": 5}]},
+        {"output": "text"},
+        {"type": ["response.output_text.delta"], "delta": "x"},
+        {"type": "response.output_text.delta", "delta": ["x"]},
+        {"type": "response.output_item.done", "item": "x"},
     ],
 )
 def test_what_has_no_shape_has_no_words(chunk: object) -> None:
@@ -112,12 +190,12 @@ def test_what_nests_without_end_ends() -> None:
     assert said(streamed(delta(**nested))) == ""
 
 
+names = st.sampled_from(
+    ["choices", "delta", "message", "content", "tool_calls", "text", "output", "type", "item", "output_index"]
+)
 values = st.recursive(
     st.none() | st.integers() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["choices", "delta", "message", "content", "tool_calls", "text"]), inner)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner),
 )
 
 
