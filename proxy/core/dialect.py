@@ -9,9 +9,12 @@ from typing import Any, Final
 import msgspec
 
 from proxy.core.assemble import assemble
-from proxy.core.progress import ChatProgress, Progress
+from proxy.core.progress import ChatProgress, EmbeddingsProgress, Progress
+from proxy.core.response_events import assembled, streamed
+from proxy.core.responses import ResponseProgress, output_texts
 from proxy.core.split import split
 from proxy.core.sse import DONE, Event, encode
+from proxy.core.texts import assemble_text, split_text
 from proxy.errors import PenstockError
 
 _json = msgspec.json.Encoder()
@@ -19,7 +22,8 @@ _json = msgspec.json.Encoder()
 
 class Dialect(msgspec.Struct, frozen=True):
     """`name`: as a label. `path`: relative to a provider's base URL. `id_prefix`: of a fresh id; "": an id stays, as it
-    names state at the provider. `asks_usage`: a stream says its usage only to who asks.
+    names state at the provider. `asks_usage`: a stream says its usage only to who asks. `least_event`: bytes that an
+    event may have, whatever the settings say: where its last one holds all of the answer again.
 
     `progress(choices)`: takes an answer's events; `joined`: a whole stream's events as one JSON body; `cut`: the object
     of such a body as a stream's blocks, with or without usage where that is asked for; `texts`: what an answer says,
@@ -30,6 +34,7 @@ class Dialect(msgspec.Struct, frozen=True):
     path: str
     id_prefix: bytes
     asks_usage: bool
+    least_event: int
     progress: Callable[[int], Progress]
     joined: Callable[[Sequence[Event]], bytes]
     cut: Callable[[dict[str, Any], bool], list[bytes]]
@@ -41,14 +46,6 @@ def chunks_of(events: Sequence[Event]) -> list[dict[str, Any]]:
     """The JSON objects of a whole stream, without `[DONE]`."""
     said = (event.data for event in events)
     return [msgspec.json.decode(data) for data in said if data is not None and data.strip() != b"[DONE]"]
-
-
-def _joined_chat(events: Sequence[Event]) -> bytes:
-    return _json.encode(assemble(chunks_of(events)))
-
-
-def _cut_chat(completion: dict[str, Any], usage: bool) -> list[bytes]:
-    return _blocks(split(completion), usage)
 
 
 def _blocks(chunks: list[dict[str, Any]], usage: bool) -> list[bytes]:
@@ -68,16 +65,67 @@ def _failure(error: PenstockError) -> bytes:
     return b"data: " + error.body() + b"\n\n"
 
 
+def _failed_response(error: PenstockError) -> bytes:
+    """As this API tells it, and as SDKs find it whatever the API."""
+    told = msgspec.json.decode(error.body())["error"]
+    said = {name: told.get(name) for name in ("code", "message", "param")} if isinstance(told, dict) else {}
+    return b"event: error\n" + encode(_json.encode({"type": "error", **said, "error": told}))
+
+
+def _never_streamed(*_: object) -> Any:
+    raise AssertionError("embeddings have no stream")
+
+
 CHAT: Final = Dialect(
     name="chat",
     path="chat/completions",
     id_prefix=b"chatcmpl-",
     asks_usage=True,
+    least_event=0,
     progress=ChatProgress,
-    joined=_joined_chat,
-    cut=_cut_chat,
+    joined=lambda events: _json.encode(assemble(chunks_of(events))),
+    cut=lambda completion, usage: _blocks(split(completion), usage),
     texts=_texts_of_chat,
     failure=_failure,
 )
 
-BY_PATH: Final = {dialect.path: dialect for dialect in (CHAT,)}
+COMPLETIONS: Final = Dialect(
+    name="completions",
+    path="completions",
+    id_prefix=b"cmpl-",
+    asks_usage=True,
+    least_event=0,
+    progress=ChatProgress,
+    joined=lambda events: _json.encode(assemble_text(chunks_of(events))),
+    cut=lambda completion, usage: _blocks(split_text(completion), usage),
+    texts=lambda _: [],
+    failure=_failure,
+)
+
+RESPONSES: Final = Dialect(
+    name="responses",
+    path="responses",
+    id_prefix=b"",
+    asks_usage=False,
+    least_event=32 << 20,
+    progress=ResponseProgress,
+    joined=assembled,
+    cut=lambda response, _: streamed(response),
+    texts=lambda response: list(output_texts(response)),
+    failure=_failed_response,
+)
+
+EMBEDDINGS: Final = Dialect(
+    name="embeddings",
+    path="embeddings",
+    id_prefix=b"",
+    asks_usage=False,
+    least_event=0,
+    progress=EmbeddingsProgress,
+    joined=_never_streamed,
+    cut=_never_streamed,
+    texts=lambda _: [],
+    failure=_failure,
+)
+
+BY_PATH: Final = {dialect.path: dialect for dialect in (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS)}

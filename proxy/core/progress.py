@@ -19,7 +19,8 @@ SUBSTANCE = ("content", "refusal", "tool_calls", "function_call", "audio")
 class Progress(Protocol):
     """Takes the events of one answer in order, or its JSON body.
 
-    `usage`: the last that was said; `service`: the `service_tier`; `substance`: empty until something is said that an
+    `usage`: the last that was said; `service`: the `service_tier`; `name`: by which requests may refer to it at its
+    provider; `substance`: empty until something is said that an
     application could use; `done`: whether `[DONE]` has come.
     """
 
@@ -27,6 +28,7 @@ class Progress(Protocol):
     malformed: bool
     usage: object
     service: str | None
+    name: str | None
     done: bool
 
     def take(self, data: bytes) -> None:
@@ -69,6 +71,7 @@ class ChatProgress:
         "error",
         "finishes",
         "malformed",
+        "name",
         "repeated",
         "service",
         "substance",
@@ -84,6 +87,7 @@ class ChatProgress:
         self.repeated = False
         self.usage: object = None  # the last that was said
         self.service: str | None = None
+        self.name: str | None = None  # nobody refers to it
         self.done = False
         self._open: set[int] = set()
 
@@ -158,3 +162,60 @@ class ChatProgress:
 def has_substance(message: Mapping[str, Any]) -> bool:
     """Does this delta or message say anything that an application could use?"""
     return any(message.get(name) for name in SUBSTANCE)
+
+
+class _Embeddings(msgspec.Struct):
+    """The shallow part: a list of vectors may have a hundred megabytes."""
+
+    data: msgspec.Raw = msgspec.Raw()
+    error: Any = None
+    usage: Any = None
+
+
+_embeddings = msgspec.json.Decoder(_Embeddings)
+
+
+class EmbeddingsProgress:
+    """Of a list of embeddings, which comes as one JSON body. What is in the list is for embeddings.py."""
+
+    def __init__(self, _: int) -> None:
+        self.error: object = None
+        self.malformed = False
+        self.usage: object = None
+        self.service: str | None = None
+        self.name: str | None = None
+        self.done = False
+        self.substance: tuple[object, ...] = ()
+
+    def take(self, data: bytes) -> None:
+        try:
+            found = _embeddings.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.malformed = True
+            return
+        self.error, self.usage = found.error, found.usage
+        if memoryview(found.data)[:1].tobytes() == b"[":
+            self.substance = (found.data,)
+
+    @property
+    def has_usage(self) -> bool:
+        return True
+
+    @property
+    def begun(self) -> bool:
+        return self.finished
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.substance)
+
+    @property
+    def truncated(self) -> bool:
+        return not self.finished
+
+    def flaw(self) -> str | None:
+        if self.error is not None:
+            return "error"
+        if self.malformed:
+            return "malformed"
+        return None if self.finished else "unfinished"

@@ -10,7 +10,7 @@ A tool call's place in its list becomes its `index`: an `index` that a completio
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 # A word with the space before it, as tokens mostly are; bounded, for what has no spaces (Chinese, base64).
@@ -26,8 +26,13 @@ _Delta = dict[str, Any]
 
 def split(completion: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The chunks of a completion, which stays as it is; the chunks share its inner values."""
-    head = {name: completion[name] for name in _REPEATED if name in completion} | {"object": "chat.completion.chunk"}
     parts = [part for choice in completion.get("choices") or () for part in _parts(choice)]
+    return in_chunks(completion, "chat.completion.chunk", parts)
+
+
+def in_chunks(completion: Mapping[str, Any], kind: str, parts: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A chunk for each part of a choice. The first has what a completion says once, one without choices the usage."""
+    head = {name: completion[name] for name in _REPEATED if name in completion} | {"object": kind}
     chunks: list[dict[str, Any]] = [head | {"choices": [part]} for part in parts]
     if completion.get("usage") is not None or not chunks:
         chunks.append(head | {"choices": []})
@@ -62,11 +67,12 @@ def _tokens(message: Mapping[str, Any], logprobs: object) -> dict[str, list[Any]
     return {
         name: logprobs[name]
         for name in ("content", "refusal")
-        if logprobs.get(name) and message.get(name) and _texts(logprobs[name]) == message[name]
+        if logprobs.get(name) and message.get(name) and text_of(logprobs[name]) == message[name]
     }
 
 
-def _texts(tokens: object) -> str | None:
+def text_of(tokens: object) -> str | None:
+    """The text that a list of logprobs makes up; None if some have no token."""
     if not isinstance(tokens, list):
         return None
     texts = [token["token"] for token in tokens if isinstance(token, dict) and isinstance(token.get("token"), str)]
@@ -83,7 +89,7 @@ def _deltas(message: Mapping[str, Any], tokens: Mapping[str, list[Any]]) -> Iter
             for token in tokens[name]:
                 yield {name: token["token"]}, {name: [token]}
         elif isinstance(rest.get(name), str):
-            for piece in _pieces(rest.pop(name)):
+            for piece in pieces(rest.pop(name)) or [""]:  # an empty text is not null
                 yield {name: piece}, {}
     for delta in _call_deltas(rest):
         yield delta, {}
@@ -128,10 +134,9 @@ def _call_parts(call: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     empty = {holder: call[holder] | {_CALL_TEXT[holder]: ""} for holder in texts}
     yield {name: value for name, value in call.items() if name != "index"} | empty
     for holder, text in texts.items():
-        for piece in _PIECE.findall(text):
+        for piece in pieces(text):
             yield {holder: {_CALL_TEXT[holder]: piece}}
 
 
-def _pieces(text: str) -> list[str]:
-    """An empty text is one empty piece: it is not null."""
-    return _PIECE.findall(text) or [text]
+def pieces(text: str) -> list[str]:
+    return _PIECE.findall(text)
