@@ -7,7 +7,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo serve test test-provider check bench soak soak-long lock install install-dev clean
+.PHONY: help demo serve test test-provider test-clients check bench soak soak-long lock install install-dev clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ test-provider: install-dev ## try a provider of yours (URL=… MODEL=… KEY_ENV
 	@test -n "$(URL)" -a -n "$(MODEL)" || { echo "penstock: which? make test-provider URL=https://…/v1 MODEL=…" >&2; exit 2; }
 	@$(BIN)/pytest tests/provider -n0 -q -rs --tb=short --no-showlocals --provider-url '$(URL)' --provider-model '$(MODEL)' \
 		$(if $(KEY_ENV),--provider-key-env '$(KEY_ENV)') $(ARGS)
+
+test-clients: install ## try the clients of other makers (installs them in tests/clients; Node's where there is Node)
+	@tests/clients/run $(ARGS)
 
 check: install-dev ## lint, format and types
 	@$(BIN)/ruff check
@@ -51,6 +54,7 @@ lock: install-dev ## pin the dependencies anew (ARGS=--upgrade, or "--upgrade-pa
 		{ echo "penstock: locks are made with Python 3.11: make clean lock PYTHON=python3.11" >&2; exit 1; }
 	@$(compile) --build-deps-for editable --output-file requirements.lock pyproject.toml
 	@$(compile) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	@$(compile) --output-file tests/clients/requirements.lock tests/clients/requirements.in
 
 install: ## set up .venv, or bring it up to date
 	@sh -c "$$ENVIRONMENT" install requirements.lock
@@ -59,7 +63,7 @@ install-dev: ## the same, with what tests and checks need
 	@sh -c "$$ENVIRONMENT" install requirements-dev.lock
 
 clean: ## remove .venv and every cache of the tools; never Penstock's data
-	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv tests/clients/.venv tests/clients/node_modules build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # .venv holds copies of the files that it was made from. While they equal the project's, nothing runs, pip least of
