@@ -33,6 +33,7 @@ from proxy.limiter import Limiter
 from proxy.meter import CONTENT_TYPE, Meter
 from proxy.offers import price_table, routes_of
 from proxy.office import office_of, sources_of
+from proxy.piecemeal import Piecemeal
 from proxy.pipeline import Edges, Pipeline
 from proxy.plans import Plans, Terms
 from proxy.producer import Means, Producer
@@ -103,7 +104,7 @@ async def build_app(
         routes = routes_of(settings, price_table(settings))
         for route in settings.routes:
             await edges.router.warm(routes.choice(route).options)  # here, since it would hold up answers later
-        plans = Plans(_terms(settings, base.secret), _rules(settings), routes, providers, limiter.counts_tokens)
+        plans = Plans(terms_of(settings, base.secret), rules_of(settings), routes, providers, limiter.counts_tokens)
         watch(meter, settings, base, limiter, purses, edges.flights)
         history, recent = History(meter.tallies), deque[Answered](maxlen=RECENT)
         follow(watch_beside(meter, history, clock, settings.data.directory), stack)
@@ -117,7 +118,8 @@ async def build_app(
         operations = Operations(lambda: exposition(meter), CONTENT_TYPE, door)
         own = [*Admin(office, door, desk).routes, *ConsoleFigures(shown, door).routes, *operations.routes]
         provider = providers[settings.default_provider]
-        gate = operations.gate = gate_of(settings, Pipeline(plans, edges), provider, desk, door, own)
+        lists = Piecemeal(Pipeline(plans, edges), plans, base.store, edges.accounts, clock)
+        gate = operations.gate = gate_of(settings, lists, provider, desk, door, own)
         meter.watch_one("requests_open", lambda: gate.open)
         asgi = for_pages(gate, settings.server.cors_origins)
         yield Application(asgi, gate, edges.flights, meter, complaints, settings.server.drain)
@@ -168,7 +170,8 @@ def _limiter(settings: Settings, clock: Clock, meter: Meter) -> Limiter:
     )
 
 
-def _terms(settings: Settings, key_secret: bytes) -> Terms:
+def terms_of(settings: Settings, key_secret: bytes) -> Terms:
+    """How answers are kept, by these settings and under this secret."""
     cache = settings.cache
     return Terms(
         secret=key_secret,
@@ -180,7 +183,8 @@ def _terms(settings: Settings, key_secret: bytes) -> Terms:
     )
 
 
-def _rules(settings: Settings) -> Rules:
+def rules_of(settings: Settings) -> Rules:
+    """What these settings let the cache do."""
     cache = settings.cache
     return Rules(enabled=cache.mode != "off", sampled=cache.sampled, remote_media=cache.remote_media)
 

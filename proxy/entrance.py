@@ -9,21 +9,23 @@ from starlette.types import ASGIApp
 
 from proxy import __version__
 from proxy.core.access import Access, Guard
+from proxy.core.dialect import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from proxy.core.load import Load
-from proxy.endpoints.chat import ChatCompletions, Options
 from proxy.endpoints.console import About, Console
 from proxy.endpoints.desk import Desk
+from proxy.endpoints.embeddings import Embeddings
 from proxy.endpoints.gate import Gate
 from proxy.endpoints.intake import Door
 from proxy.endpoints.models import Models
 from proxy.endpoints.passthrough import Passthrough
+from proxy.endpoints.recorded import Options, Recorded
 from proxy.endpoints.refusals import Refusals
 from proxy.endpoints.stream import ChatStream
 from proxy.interfaces import Clock, Provider
-from proxy.pipeline import Pipeline
+from proxy.piecemeal import Piecemeal
 from proxy.settings import Settings
 
-CHAT = ("/v1/chat/completions", "/chat/completions")  # some SDKs are given a base_url without /v1
+PREFIXES = ("/v1/", "/")  # some SDKs are given a base_url without /v1
 STREAM = "/chat/stream"
 
 # Headers that pages may read; a browser takes no prefix.
@@ -51,19 +53,28 @@ def door_of(settings: Settings, access: Access, guard: Guard, load: Load, clock:
 
 
 def gate_of(
-    settings: Settings, pipeline: Pipeline, provider: Provider, desk: Desk, door: Door, own: Iterable[Route]
+    settings: Settings, lists: Piecemeal, provider: Provider, desk: Desk, door: Door, own: Iterable[Route]
 ) -> Gate:
     """All endpoints. `provider`: the default one; `own`: what is for whoever runs the proxy."""
     forward = tuple(sorted(name.lower().encode() for name in settings.server.forward_headers))
     options = Options(forward=forward, recorded_pace=settings.cache.replay == "recorded")
-    chat = ChatCompletions(pipeline, door, options, desk)
-    stream = ChatStream(chat, settings.routing.default_model, desk)
+    pipeline = lists.pipeline
+    chat = Recorded(CHAT, pipeline, door, options, desk)
+    understood: dict[str, ASGIApp] = {
+        CHAT.path: chat,
+        **{each.path: Recorded(each, pipeline, door, options, desk) for each in (COMPLETIONS, RESPONSES)},
+        EMBEDDINGS.path: Embeddings(lists, pipeline, door, options, desk),
+    }
+    direct = {prefix + path: app for path, app in understood.items() for prefix in PREFIXES}
+    direct[STREAM] = ChatStream(chat, settings.routing.default_model, desk)
     models = Models([*settings.routes, *settings.models], provider, door, desk)
     passthrough = Passthrough(provider, door, forward, desk)
     routes = [
-        *(Route(path, chat, methods=["POST"]) for path in CHAT),
-        Route(STREAM, stream, methods=["POST"]),
-        Route("/openai/deployments/{deployment:path}/chat/completions", chat, methods=["POST"]),
+        *(Route(path, app, methods=["POST"]) for path, app in direct.items()),
+        *(
+            Route(f"/openai/deployments/{{deployment:path}}/{path}", app, methods=["POST"])
+            for path, app in understood.items()
+        ),
         Route("/v1/models", models, methods=["GET"]),
         Route("/v1/models/{model:path}", models, methods=["GET"]),
         Route("/v1/{path:path}", passthrough),
@@ -72,7 +83,7 @@ def gate_of(
     ]
     app = Starlette(routes=routes, exception_handlers=Refusals(desk.ids, desk.meter.turned_away).handlers)
     app.router.redirect_slashes = False  # its redirect goes to whatever Host the request names
-    return Gate(app, {**dict.fromkeys(CHAT, chat), STREAM: stream})
+    return Gate(app, direct)
 
 
 def _about(settings: Settings, door: Door) -> About:

@@ -6,13 +6,14 @@ with it and nothing else. When the last reader has left, `on_abandon` decides.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Literal
 
 from proxy.core.asker import ANYBODY, Asker
 from proxy.core.bill import Bill
 from proxy.core.books import Shadow
 from proxy.core.elsewhere import Elsewhere
+from proxy.core.entry import Entry
 from proxy.core.load import Load
 from proxy.core.ranking import Ranking
 from proxy.core.recording import Broken, Clean, Ending, Head, Recording
@@ -117,13 +118,15 @@ class Reader:
 class Flight:
     """A recording that is being made, and its readers.
 
-    `ttl` in seconds: the shortest that any reader asked for; 0: not to be kept. `kept`: it has been. `outrun`: a flight
-    of the same key that began later has been kept already, and this answer is the older one. `origin`: the body that
-    it answers; `asked`: the model that it names; `began`: by the loop's clock. `served`: the model that was asked last;
-    `begun`: told when its answer begins; `bill`: what that cost, once it is known; `free`: nothing. `capped`: its
-    leader's cap on the cost, or what was left of its budget, kept models away. `payer`: the reader that pays;
-    `orphaned`: told when it has left others behind, as long as another may still pay. `elsewhere`: how long it was in
-    others' hands. `ranking`: who was to answer, and why; `attempts`: who was asked, and how that ended. `shadow`: what
+    `keys`: that it answers, several where each input of a list has its own, and `entries` what it comes to for each of
+    those, once it is over. `ttl` in seconds: the shortest that any reader asked for; 0: not to be kept. `kept`: it has
+    been. `outrun`: keys of which a flight that began later has been kept already, so that this answer is the older one.
+    `origin`: the body that it answers; `asked`: the model that it names; `began`: by the loop's clock. `served`: the
+    model that was asked last; `begun`: told when its answer begins; `bill`: what that cost, once it is known; `free`:
+    nothing. `capped`: its leader's cap on the cost, or what was left of its budget, kept models away. `payer`: the
+    reader that pays; `orphaned`: told when it has left others behind, as long as another may still pay. `elsewhere`:
+    how long it was in others' hands. `ranking`: who was to answer, and why; `attempts`: who was asked, and how that
+    ended. `shadow`: what
     would have come of its request, see policy.
     """
 
@@ -140,9 +143,10 @@ class Flight:
         "bill",
         "capped",
         "elsewhere",
+        "entries",
         "free",
         "kept",
-        "key",
+        "keys",
         "origin",
         "orphaned",
         "outrun",
@@ -156,13 +160,16 @@ class Flight:
         "ttl",
     )
 
-    def __init__(self, flights: "Flights", key: bytes | None, *, ttl: float, origin: bytes, max_entry: int) -> None:
+    def __init__(
+        self, flights: "Flights", keys: tuple[bytes, ...], *, ttl: float, origin: bytes, max_entry: int
+    ) -> None:
         self._flights = flights
         self._load = flights.load
         self._counted = 0  # bytes of this flight that the load knows of
         self._count_at = 0
         self._room: asyncio.Future[None] | None = None
-        self.key = key
+        self.keys = keys
+        self.entries: Mapping[bytes, Entry] = {}
         self.ttl = ttl
         self.origin = origin
         self.asked = ""
@@ -174,7 +181,7 @@ class Flight:
         self.readers: dict[Reader, None] = {}  # in the order in which they came
         self.payer: Reader | None = None
         self.orphaned: Callable[[], None] | None = None
-        self.outrun = False
+        self.outrun: set[bytes] = set()
         self.kept = False
         self.served: Option | None = None
         self.bill: Bill | None = None
@@ -311,16 +318,16 @@ class Flights:
         return flights[-1]
 
     def lead(
-        self, key: bytes | None, produce: Produce, *, ttl: float, origin: bytes = b"", asker: Asker = ANYBODY
+        self, keys: tuple[bytes, ...], produce: Produce, *, ttl: float, origin: bytes = b"", asker: Asker = ANYBODY
     ) -> Reader:
-        """Start a flight and read it first. With a key it becomes the newest of that key; without, nobody finds it.
+        """Start a flight and read it first. It becomes the newest of each of its keys; without, nobody finds it.
 
         Raises Overloaded.
         """
         self.load.admit_flight()
-        flight = Flight(self, key, ttl=ttl, origin=origin, max_entry=self._max_entry)
+        flight = Flight(self, keys, ttl=ttl, origin=origin, max_entry=self._max_entry * max(1, len(keys)))
         reader = flight.reader(asker=asker)
-        if key is not None:
+        for key in keys:
             self._by_key.setdefault(key, []).append(flight)
         self._all.add(flight)
         self.started += 1
@@ -339,19 +346,19 @@ class Flights:
 
     def landed(self, flight: Flight) -> None:
         """This flight's answer has been kept: those that began before it must not overwrite it."""
-        for older in self._by_key.get(flight.key or b"", ()):
-            if older is flight:
-                break
-            older.outrun = True
+        for key in flight.keys:
+            for older in self._by_key.get(key, ()):
+                if older is flight:
+                    break
+                older.outrun.add(key)
 
     def _forget(self, flight: Flight) -> None:
-        if flight.key is None:
-            return
-        flights = self._by_key.get(flight.key, [])
-        if flight in flights:
-            flights.remove(flight)
-        if not flights:
-            self._by_key.pop(flight.key, None)
+        for key in flight.keys:
+            flights = self._by_key.get(key, [])
+            if flight in flights:
+                flights.remove(flight)
+            if not flights:
+                self._by_key.pop(key, None)
 
     def _done(self, flight: Flight, task: asyncio.Task[None]) -> None:
         """Whatever ended the producer, its readers are told and nothing stays behind."""

@@ -47,6 +47,10 @@ class Store(Protocol):
 
     async def get(self, key: bytes) -> Entry | None: ...
 
+    async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
+        """Those of them that there are."""
+        ...
+
     def put(self, key: bytes, entry: Entry, *, expire: float) -> None:
         """Keep for `expire` seconds at most. Returns at once; the disk follows."""
         ...
@@ -260,6 +264,10 @@ class Meter(Protocol):
     def decided(self, route: str | None, ranking: Ranking) -> None: ...
 
     def stored(self, result: str) -> None: ...
+
+    def inputs(self, model: str, *, known: int = 0, joined: int = 0, asked: int = 0) -> None:
+        """A list was answered, so many of whose inputs were that."""
+        ...
 
 
 class Log(Protocol):

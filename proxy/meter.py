@@ -106,6 +106,10 @@ NAMES: Final[Mapping[str, Named]] = {
     ),
     # Cache
     "recordings": _counter("Finished recordings: stored, or the reason why not.", "result"),
+    "embedding_inputs": _counter(
+        "Inputs of lists that were answered: known, joined (under way for another), or asked of a provider.",
+        *("model", "result"),
+    ),
     "store_entries": _gauge("Answers that are kept.", "tier"),
     "store_bytes": _gauge("Bytes that they take.", "tier"),
     "store_limit_bytes": _gauge("Bytes that they may take.", "tier"),
@@ -263,6 +267,13 @@ class Meter:
 
     def stored(self, result: str) -> None:
         self._count("recordings", result)
+
+    def inputs(self, model: str, *, known: int = 0, joined: int = 0, asked: int = 0) -> None:
+        """A list was answered, so many of whose inputs were that."""
+        label, counts = self.label(model), self._counts.setdefault("embedding_inputs", {})
+        for result, count in (("known", known), ("joined", joined), ("asked", asked)):
+            if count:
+                counts[label, result] = counts.get((label, result), 0) + count
 
     def store_event(self, event: str) -> None:
         """In the words of TieredStore: the tier first."""

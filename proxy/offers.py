@@ -75,6 +75,9 @@ def routes_of(settings: Settings, table: Table) -> Routes:
     return Routes(
         base_urls={name: provider.base_url.rstrip("/") for name, provider in settings.providers.items()},
         default_provider=settings.default_provider,
+        endpoints={
+            name: provider.endpoints for name, provider in settings.providers.items() if provider.endpoints is not None
+        },
         client_pays=[name for name, provider in settings.providers.items() if provider.effective_auth == "client"],
         models={
             name: Named(

@@ -9,11 +9,11 @@ import msgspec
 
 from proxy.accounts import Accounts
 from proxy.claims import Claimed, Claims
-from proxy.core import keep, policy
+from proxy.core import policy
 from proxy.core.asker import Asker
 from proxy.core.bill import NOTHING
 from proxy.core.books import Decided
-from proxy.core.entry import Entry, Meta, make_entry
+from proxy.core.entry import Entry
 from proxy.core.policy import Freshness
 from proxy.core.ranking import Estimate
 from proxy.core.recording import Broken, Clean, Ending, Head
@@ -32,6 +32,7 @@ from proxy.interfaces import Clock, Epoch, Meter, Provider, Store
 from proxy.plans import Plan, Plans
 from proxy.producer import Job, Producer
 from proxy.router import Ranked, Router
+from proxy.storing import Storing
 
 OF_THE_PAYER = (InsufficientQuota, ModelNotPriced, RateLimited, LedgerUnavailable)
 
@@ -88,6 +89,15 @@ class Live:
         self.reader.leave()
 
 
+def _is_of_the_payer(error: PenstockError | None) -> bool:
+    return isinstance(error, OF_THE_PAYER) and not isinstance(error, QueueTimeout)
+
+
+def is_anothers(live: Live, error: PenstockError | None = None) -> bool:
+    """Did it fail as whoever was to pay could not, or would not? That is no refusal of who joined."""
+    return live.collapsed and (_is_of_the_payer(error) or live.reader.flight.capped)
+
+
 @dataclass(frozen=True, slots=True)
 class Edges:
     """What the pipeline acts through."""
@@ -111,7 +121,12 @@ class Pipeline:
         self._plans = plans
         self._terms = plans.terms
         self._edges = edges
+        self._storing = Storing(plans, edges.store, edges.epoch, edges.meter, edges.clock, edges.router)
         self.plan = plans.make
+
+    @property
+    def flights(self) -> Flights:
+        return self._edges.flights
 
     async def begin(self, plan: Plan, asker: Asker, ranked: Ranked | None = None) -> Hit | Live:
         """Answer from the store, or join or lead a flight. Waits for nothing but the store, and the ranking of a few.
@@ -122,7 +137,7 @@ class Pipeline:
             plan = self.plan(plan.call, asker.grant)
         directives = plan.call.directives
         found = None if self._terms.shadow else await self._look_up(plan)
-        if found is not None and policy.accepts(directives, freshness := self._freshness(found)):
+        if found is not None and policy.accepts(directives, freshness := self.freshness(found)):
             return self._hit(plan, found, freshness)
         if directives.only_if_cached:
             raise NotCached("`only-if-cached` was asked for, and no stored answer can be given.")
@@ -133,24 +148,24 @@ class Pipeline:
         if plan.ranked == "first" and ranked is None:
             try:
                 # While it is ranked another may lead, or even land: so look again.
-                return await self.begin(plan, asker, await self._rank(plan, asker))
+                return await self.begin(plan, asker, await self.rank(plan, asker))
             except UpstreamError:
                 if (stale := self._stale(plan, found)) is not None:
                     return stale
                 raise
-        return self._lead(plan, found, asker, ranked)
+        return self.lead(plan, found, asker, ranked)
 
     async def _in_shadow(self, plan: Plan, asker: Asker) -> Live:
         """Ask the provider whatever the cache holds, which says what would have come of it. Nothing found is given."""
-        ranked = await self._rank(plan, asker) if plan.ranked == "first" else None
+        ranked = await self.rank(plan, asker) if plan.ranked == "first" else None
         found = await self._look_up(plan)
         # From here to the end nothing is awaited: who would have joined is told by what he would have found.
-        fresh = found is not None and policy.accepts(plan.call.directives, self._freshness(found))
+        fresh = found is not None and policy.accepts(plan.call.directives, self.freshness(found))
         flight = self._under_way(plan)
         verdict = policy.shadowed(plan.verdict, fresh=fresh, under_way=flight is not None)
         if flight is not None and verdict.shadow == "collapsed":
             flight.ttl = min(flight.ttl, self._plans.ttl(plan))  # as if it had joined
-        return self._lead(replace(plan, verdict=verdict, key=plan.key if verdict.lead else None), None, asker, ranked)
+        return self.lead(replace(plan, verdict=verdict, key=plan.key if verdict.lead else None), None, asker, ranked)
 
     async def settle(self, live: Live) -> Head | Hit:
         """The head of a live answer once it is known, or a stale entry where the provider failed; UpstreamError."""
@@ -171,19 +186,17 @@ class Pipeline:
 
     async def _instead(self, live: Live, error: PenstockError | None = None) -> Head | Hit | None:
         """What a reader gets in place of a failure, if anything."""
-        # Whoever was to pay could not, or would not: that is no other's refusal.
-        payers = isinstance(error, OF_THE_PAYER) and not isinstance(error, QueueTimeout)
-        if live.collapsed and (payers or live.reader.flight.capped):
+        if is_anothers(live, error):
             return await self._anew(live)
-        return None if payers else self._stale(live.plan, live.found)
+        return None if _is_of_the_payer(error) else self._stale(live.plan, live.found)
 
     async def _anew(self, live: Live, *, alone: bool = False) -> Head | Hit:
         """Another flight for who joined one that is not for him, or from which its leader's cap kept models away."""
         left, plan, asker = live.reader.flight, live.plan, live.reader.asker
         live.reader.leave()
-        ranked = await self._rank(plan, asker) if plan.ranked == "first" else None
+        ranked = await self.rank(plan, asker) if plan.ranked == "first" else None
         again = None if alone else self._join(plan, live.found, asker, unless=left)
-        again = again or self._lead(plan, live.found, asker, ranked)
+        again = again or self.lead(plan, live.found, asker, ranked)
         live.reader, live.collapsed, live.since = again.reader, again.collapsed, self._edges.clock.monotonic()
         return await self.settle(live)
 
@@ -197,12 +210,12 @@ class Pipeline:
     def _under_way(self, plan: Plan) -> Flight | None:
         return self._edges.flights.find(plan.key) if plan.key is not None and plan.verdict.join else None
 
-    def _lead(self, plan: Plan, found: Entry | None, asker: Asker, ranked: Ranked | None) -> Live:
+    def lead(self, plan: Plan, found: Entry | None, asker: Asker, ranked: Ranked | None) -> Live:
         """Set aside what it may take, and begin. Raises InsufficientQuota, RateLimited or Overloaded."""
         claimed = self._edges.claims.first(asker.grant, ranked.ranking.order) if ranked is not None else Claimed()
         try:
             reader = self._edges.flights.lead(
-                plan.key,
+                plan.keys,
                 lambda flight: self._produce(flight, plan, ranked, claimed),
                 ttl=self._plans.ttl(plan),
                 origin=plan.call.raw,
@@ -218,7 +231,7 @@ class Pipeline:
             reader.flight.task.add_done_callback(lambda _: claimed.give_back())
         return Live(plan, found, reader, collapsed=False)
 
-    async def _rank(self, plan: Plan, asker: Asker) -> Ranked:
+    async def rank(self, plan: Plan, asker: Asker) -> Ranked:
         left = self._edges.claims.left(asker.grant)
         ranked = await self._edges.router.consider(plan.call, plan.choice, plan.account, plan.links, left)
         self._edges.meter.decided(plan.choice.route, ranked.ranking)
@@ -237,57 +250,22 @@ class Pipeline:
         end: Ending
         try:
             if ranked is None and plan.ranked is not None:
-                ranked = await self._rank(plan, job.asker)
+                ranked = await self.rank(plan, job.asker)
             flight.ranking = None if ranked is None else ranked.ranking
             with self._edges.router.asking(ranked):
                 end = await self._edges.producer.make(job, await self._order(plan, ranked))
         except PenstockError as error:
             end = Broken(error)
+        await self._storing.divide(job, plan, end, epoch)
         flight.finish(end)
         # From here to the end nothing is awaited: whoever comes finds the flight, or the entry.
-        self._keep(job, plan, epoch)
+        self._storing.keep(job, plan, epoch)
         self._learn(job, ranked, began)
 
     async def _order(self, plan: Plan, ranked: Ranked | None) -> Sequence[Estimate]:
         if ranked is not None:
             return ranked.ranking.order
         return [await self._edges.router.suppose(plan.call, option) for option in plan.choice.options]
-
-    def _keep(self, job: Job, plan: Plan, epoch: int) -> None:
-        flight, recorder, option = job.flight, job.recorder, job.flight.served
-        if plan.key is None or flight.ttl <= 0 or flight.outrun or recorder is None or option is None:
-            return
-        reason = keep.flaw(flight.recording, recorder.progress, plan.call)
-        head = flight.recording.head
-        if reason is None and head is not None:
-            key = plan.key
-            if plan.reports_usage != self._plans.reports_usage(plan.choice):
-                key = self._plans.key(plan.call, plan.choice)  # this very call found out; later ones have the new key
-            meta = Meta(
-                key=key,
-                kind=head.kind,
-                provider=option.target.provider,
-                model=option.target.upstream,
-                ended=self._edges.clock.wall(),
-                ttl=flight.ttl,
-                epoch=epoch,
-                usage_asked=head.usage_asked,
-                has_usage=flight.recording.has_usage,
-                usage=flight.bill.usage if flight.bill is not None else None,
-                service=recorder.progress.service,
-                owner=plan.call.owner,
-            )
-            reason = self._put(flight, meta)
-        self._edges.meter.stored(reason or "stored")
-
-    def _put(self, flight: Flight, meta: Meta) -> str | None:
-        """Why it is not kept."""
-        if not self._edges.epoch.admits(meta):
-            return "purged"
-        entry = make_entry(meta, flight.recording.events, flight.recording.times)
-        self._edges.store.put(meta.key, entry, expire=flight.ttl + self._terms.stale_if_error)
-        flight.land()
-        return None
 
     def _learn(self, job: Job, ranked: Ranked | None, began: float) -> None:
         """What a whole answer teaches of who gave it."""
@@ -299,21 +277,23 @@ class Pipeline:
         timed = recording.head.kind == "stream" and recording.times and not recording.dropped
         first = recording.times[0] if timed else None
         usage = job.flight.bill.usage if job.flight.bill is not None else None
-        self._edges.router.learn(ranked, option, usage, first=first, began=began)
+        self._edges.router.learn(ranked, option, usage, recorder.progress.name, first=first, began=began)
 
     async def _look_up(self, plan: Plan) -> Entry | None:
         key, call = plan.key, plan.call
         if key is None or not plan.verdict.look_up:
             return None
         entry = await self._edges.store.get(key)
-        if entry is None or entry.meta.key != key:
-            return None
-        epoch = self._edges.epoch
-        if entry.meta.epoch != epoch.current and not epoch.spares(entry.meta):
+        if entry is None or not self.stands(entry, key):
             return None
         return entry if entry.serves(stream=call.stream, usage=call.wants_usage) else None
 
-    def _freshness(self, entry: Entry) -> Freshness:
+    def stands(self, entry: Entry, key: bytes) -> bool:
+        """Is it this key's, and has no purge meant it?"""
+        epoch = self._edges.epoch
+        return entry.meta.key == key and (entry.meta.epoch == epoch.current or epoch.spares(entry.meta))
+
+    def freshness(self, entry: Entry) -> Freshness:
         meta, terms = entry.meta, self._terms
         return policy.freshness(meta.ended, meta.ttl, now=self._edges.clock.wall(), ttl_today=terms.ttl)
 
@@ -328,11 +308,14 @@ class Pipeline:
         return Hit(entry, freshness, self._edges.accounts.given_again(entry, option, now), option.name, stale)
 
     def _stale(self, plan: Plan, found: Entry | None) -> Hit | None:
-        if found is None:
+        if found is None or not self.serves_stale(plan, found):
             return None
-        freshness = self._freshness(found)
-        allowed = policy.accepts_stale(plan.call.directives, freshness, stale_if_error=self._terms.stale_if_error)
-        return self._hit(plan, found, freshness, stale=True) if allowed else None
+        return self._hit(plan, found, self.freshness(found), stale=True)
+
+    def serves_stale(self, plan: Plan, found: Entry) -> bool:
+        """May it answer where the provider failed?"""
+        limit = self._terms.stale_if_error
+        return policy.accepts_stale(plan.call.directives, self.freshness(found), stale_if_error=limit)
 
     @staticmethod
     async def _fits(live: Live, head: Head) -> bool:

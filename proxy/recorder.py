@@ -141,7 +141,7 @@ class Recorder:
 
     async def _stream(self, reply: Reply, head: Head, watchdog: Watchdog) -> Ending:
         """A stream, event by event. Before its first event only comments are signs of life, then every byte is."""
-        decoder = Decoder(self.provider.max_event)
+        decoder = Decoder(max(self.provider.max_event, self.call.dialect.least_event))
         recording = self.flight.recording
         begun, comments = False, 0
         while piece := await reply.read():

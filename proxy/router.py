@@ -20,6 +20,7 @@ from pricing.families import about, encoding_of
 from pricing.tokens import Counting, Prompt, most, read_prompt, text_tokens
 from proxy.core.call import Call
 from proxy.core.chain import Counted, Counts, Links
+from proxy.core.embeddings import Input
 from proxy.core.learned import Asked, Learned, asked_of
 from proxy.core.needs import read_needs
 from proxy.core.ranking import Ask, Estimate, Ranking, View, estimate, rank
@@ -81,7 +82,8 @@ class Router:
             return views
         found = []
         for option, view in zip(asked.choice.options, views, strict=True):
-            longest = min(view.rarely, asked.needs.max_output or view.rarely) * asked.needs.choices
+            bound = asked.needs.max_output
+            longest = (view.rarely if bound is None else min(view.rarely, bound)) * asked.needs.choices
             tokens = asked.base[-1] + round(longest)
             wait = self._limiter.wait(option.target.provider, option.name, asked.place(option), tokens)
             found.append(msgspec.structs.replace(view, wait=wait) if wait else view)
@@ -135,6 +137,17 @@ class Router:
         prompt = read_prompt(call.likeness, count, encoding).under(family, option.target.upstream).times(factor)
         return Usage(input=prompt.total, cached=0, output=_answer_tokens(recording, count, family))
 
+    async def weigh(self, inputs: Sequence[Input], option: Option) -> list[int]:
+        """The tokens of each input of a list, more or less."""
+        if sum(map(len, inputs)) <= AT_ONCE:
+            return self._weighed(inputs, option)
+        return await asyncio.to_thread(self._weighed, inputs, option)
+
+    def _weighed(self, inputs: Sequence[Input], option: Option) -> list[int]:
+        encoding = encoding_of(None if option.model is None else option.model.tokenizer)
+        count = partial(self._encodings.count, name=encoding) if encoding in self._loaded else about
+        return [count(each) if isinstance(each, str) else len(each) for each in inputs]
+
     async def warm(self, options: Sequence[Option]) -> None:
         """Load what rankings of these need: 0.3 s, 70 MB, and the loop stands still meanwhile, thread or not."""
         encoding = encoding_for(options)
@@ -153,10 +166,21 @@ class Router:
         finally:
             self.learned.ended(ranked.asked, ranked.order[0])
 
-    def learn(self, ranked: Ranked, option: Option, usage: Usage | None, *, first: float | None, began: float) -> None:
+    def learn(
+        self,
+        ranked: Ranked,
+        option: Option,
+        usage: Usage | None,
+        name: str | None = None,
+        *,
+        first: float | None,
+        began: float,
+    ) -> None:
         """This option gave a whole answer to a call that began then; `first`: seconds to its first event, None where it
-        did not stream.
+        did not stream. `name`: under which its provider may hold it.
         """
+        if name is not None:
+            self.learned.holds(name, ranked.asked.place(option), began)
         found = next((each for each in ranked.ranking.order if each.option is option), None)
         if found is not None:
             self.learned.answered(ranked.asked, found, usage, first=first, began=began)

@@ -111,7 +111,9 @@ class _Limited(_Strict, frozen=True, kw_only=True):
 
 
 class Provider(_Limited, frozen=True, kw_only=True):
-    """`queue_timeout`: how long a call may wait for its turn at these limits."""
+    """`queue_timeout`: how long a call may wait for its turn at these limits. `endpoints`: that it has; None: nobody
+    knows, and a route finds out.
+    """
 
     base_url: str
     auth: Auth | None = None
@@ -122,6 +124,7 @@ class Provider(_Limited, frozen=True, kw_only=True):
     total_timeout: Seconds = Seconds(3600)
     max_event: Size = Size(1 << 20)
     usage: Literal["ask", "never"] = "ask"
+    endpoints: tuple[Literal["chat", "completions", "responses", "embeddings"], ...] | None = None
     max_retries: int = 2
     breaker_failures: int = 5
     queue_timeout: Seconds = Seconds(60)

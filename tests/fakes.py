@@ -145,6 +145,7 @@ class Meter:
     def __init__(self) -> None:
         self.attempts: list[tuple[str, str, str]] = []
         self.kept: list[str] = []
+        self.listed: list[tuple[str, int, int, int]] = []
         self.bills: list[Bill] = []
         self.streams = 0
         self.retries: list[tuple[str, str, str]] = []
@@ -180,6 +181,9 @@ class Meter:
     def decided(self, route: str | None, ranking: Ranking) -> None:
         self.rankings.append((route, ranking))
 
+    def inputs(self, model: str, *, known: int = 0, joined: int = 0, asked: int = 0) -> None:
+        self.listed.append((model, known, joined, asked))
+
     def stored(self, result: str) -> None:
         self.kept.append(result)
 
@@ -192,6 +196,9 @@ class Store:
 
     async def get(self, key: bytes) -> Entry | None:
         return self.entries.get(key)
+
+    async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
+        return {key: self.entries[key] for key in keys if key in self.entries}
 
     def put(self, key: bytes, entry: Entry, *, expire: float) -> None:  # noqa: ARG002 - of the protocol
         self.entries[key] = entry

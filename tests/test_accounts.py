@@ -75,7 +75,7 @@ class Scene:
                 end = Broken(error)
             flight.finish(end)
 
-        return self.flights.lead(None, produce, ttl=0)
+        return self.flights.lead((), produce, ttl=0)
 
     async def settled(self, reader: Reader) -> Bill | None:
         """Once all is counted that is to be."""

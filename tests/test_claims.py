@@ -167,7 +167,7 @@ class Shared:
                 end = Broken(error)
             flight.finish(end)
 
-        return self.flights.lead(None, produce, ttl=0, asker=Asker(request, "chat", grant))
+        return self.flights.lead((), produce, ttl=0, asker=Asker(request, "chat", grant))
 
     def join(self, reader: Reader, grant: Grant, request: str) -> Reader:
         return reader.flight.reader(asker=Asker(request, "chat", grant))

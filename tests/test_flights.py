@@ -48,7 +48,7 @@ async def ends(flight: Flight) -> None:
 
 async def test_a_flight_is_found_by_its_key_until_it_is_done() -> None:
     sky = flights()
-    reader = sky.lead(KEY, makes(b"a", then=ends), ttl=60)
+    reader = sky.lead((KEY,), makes(b"a", then=ends), ttl=60)
     assert sky.find(KEY) is reader.flight
     assert sky.find(b"other") is None
     await turns()
@@ -59,7 +59,7 @@ async def test_a_flight_is_found_by_its_key_until_it_is_done() -> None:
 
 async def test_a_flight_without_a_key_is_found_by_nobody() -> None:
     sky = flights()
-    reader = sky.lead(None, makes(b"a"), ttl=60)
+    reader = sky.lead((), makes(b"a"), ttl=60)
     assert sky.find(b"") is None
     assert len(sky) == 1
     reader.leave()
@@ -70,7 +70,7 @@ async def test_a_flight_without_a_key_is_found_by_nobody() -> None:
 @pytest.mark.parametrize("after", range(5))
 async def test_a_reader_gets_the_past_at_once_and_then_what_comes(after: int) -> None:
     sky = flights()
-    leader = sky.lead(KEY, makes(b"1", b"2", b"3", then=ends), ttl=60)
+    leader = sky.lead((KEY,), makes(b"1", b"2", b"3", then=ends), ttl=60)
     flight = leader.flight
     await turns(after)
     late = flight.reader(60)
@@ -85,7 +85,7 @@ async def test_a_failure_before_the_first_event_is_raised_to_every_reader() -> N
         flight.finish(Broken(UpstreamReset("lost")))
 
     sky = flights()
-    readers = [sky.lead(KEY, fails, ttl=60)]
+    readers = [sky.lead((KEY,), fails, ttl=60)]
     readers.append(readers[0].flight.reader(60))
     for reader in readers:
         with pytest.raises(UpstreamReset):
@@ -94,7 +94,7 @@ async def test_a_failure_before_the_first_event_is_raised_to_every_reader() -> N
 
 async def test_a_nudge_returns_with_nothing_and_waking_for_nothing_does_not() -> None:
     sky = flights()
-    reader = sky.lead(KEY, makes(), ttl=60)
+    reader = sky.lead((KEY,), makes(), ttl=60)
     waiting = asyncio.ensure_future(reader.more())
     await turns()
     reader.flight.wake()
@@ -107,7 +107,7 @@ async def test_a_nudge_returns_with_nothing_and_waking_for_nothing_does_not() ->
 
 async def test_the_last_reader_to_leave_ends_the_flight_at_once() -> None:
     sky = flights()
-    first = sky.lead(KEY, makes(b"a"), ttl=60)
+    first = sky.lead((KEY,), makes(b"a"), ttl=60)
     second = first.flight.reader(60)
     await turns()
     first.leave()
@@ -120,14 +120,14 @@ async def test_the_last_reader_to_leave_ends_the_flight_at_once() -> None:
 
 async def test_a_flight_that_is_left_before_its_producer_ran_is_gone() -> None:
     sky = flights()
-    sky.lead(KEY, makes(b"a"), ttl=60).leave()
+    sky.lead((KEY,), makes(b"a"), ttl=60).leave()
     await turns()
     assert len(sky) == 0
 
 
 async def test_leaving_twice_is_leaving_once() -> None:
     sky = flights()
-    first = sky.lead(KEY, makes(b"a"), ttl=60)
+    first = sky.lead((KEY,), makes(b"a"), ttl=60)
     second = first.flight.reader(60)
     first.leave()
     first.leave()
@@ -146,7 +146,7 @@ async def test_with_finish_an_abandoned_flight_goes_on_and_can_be_joined() -> No
         flight.finish(Clean())
 
     sky = flights(finish=True)
-    reader = sky.lead(KEY, makes(b"a", then=later), ttl=60)
+    reader = sky.lead((KEY,), makes(b"a", then=later), ttl=60)
     reader.leave()
     await turns()
     flight = sky.find(KEY)
@@ -159,7 +159,7 @@ async def test_with_finish_an_abandoned_flight_goes_on_and_can_be_joined() -> No
 
 async def test_with_finish_what_nobody_would_keep_is_given_up() -> None:
     sky = flights(finish=True)
-    sky.lead(KEY, makes(b"a"), ttl=0).leave()
+    sky.lead((KEY,), makes(b"a"), ttl=0).leave()
     await turns()
     assert len(sky) == 0
 
@@ -173,7 +173,7 @@ async def test_with_finish_what_outgrows_its_bound_unread_is_given_up() -> None:
             await asyncio.sleep(0)
 
     sky = flights(finish=True, max_entry=BIG * 2)
-    sky.lead(KEY, makes(then=grows), ttl=60).leave()
+    sky.lead((KEY,), makes(then=grows), ttl=60).leave()
     await turns(50)
     assert len(sky) == 0
 
@@ -183,7 +183,7 @@ async def test_a_producer_that_fails_is_an_error_for_its_readers(caplog: pytest.
         raise ZeroDivisionError
 
     sky = flights()
-    reader = sky.lead(KEY, makes(b"a", then=crashes), ttl=60)
+    reader = sky.lead((KEY,), makes(b"a", then=crashes), ttl=60)
     end = await reader.ended()
     assert isinstance(end, Broken)
     assert end.error.code == "internal_error"
@@ -193,7 +193,7 @@ async def test_a_producer_that_fails_is_an_error_for_its_readers(caplog: pytest.
 
 async def test_a_shutdown_is_an_error_for_every_reader() -> None:
     sky = flights()
-    readers = [sky.lead(key, makes(b"a"), ttl=60) for key in (KEY, b"other", None)]
+    readers = [sky.lead(keys, makes(b"a"), ttl=60) for keys in ((KEY,), (b"other",), ())]
     await turns()
     await sky.close()
     for reader in readers:
@@ -206,7 +206,7 @@ async def test_a_shutdown_is_an_error_for_every_reader() -> None:
 @pytest.mark.parametrize("spoil", ["failing", "broken", "oversized", "ending"])
 async def test_what_cannot_be_shared_is_not_joined(spoil: str) -> None:
     sky = flights(max_entry=10)
-    reader = sky.lead(KEY, waits, ttl=60)
+    reader = sky.lead((KEY,), waits, ttl=60)
     await turns()
     flight = reader.flight
     if spoil == "failing":
@@ -224,8 +224,8 @@ async def test_what_cannot_be_shared_is_not_joined(spoil: str) -> None:
 
 async def test_requests_join_the_newest_flight_of_their_key() -> None:
     sky = flights()
-    old = sky.lead(KEY, makes(b"a"), ttl=60)
-    new = sky.lead(KEY, makes(b"b"), ttl=60)
+    old = sky.lead((KEY,), makes(b"a"), ttl=60)
+    new = sky.lead((KEY,), makes(b"b"), ttl=60)
     assert sky.find(KEY) is new.flight
     old.leave()
     await turns()
@@ -237,14 +237,14 @@ async def test_requests_join_the_newest_flight_of_their_key() -> None:
 
 async def test_a_flight_is_outrun_by_any_that_began_later_and_was_kept() -> None:
     sky = flights()
-    first, second, third = (sky.lead(KEY, makes(b"a"), ttl=60) for _ in range(3))
+    first, second, third = (sky.lead((KEY,), makes(b"a"), ttl=60) for _ in range(3))
     second.leave()  # it fails to bring anything
     await turns()
-    fourth = sky.lead(KEY, makes(b"a"), ttl=60)
+    fourth = sky.lead((KEY,), makes(b"a"), ttl=60)
     third.flight.land()
-    assert [reader.flight.outrun for reader in (first, third, fourth)] == [True, False, False]
+    assert [reader.flight.outrun for reader in (first, third, fourth)] == [{KEY}, set(), set()]
     fourth.flight.land()
-    assert third.flight.outrun
+    assert third.flight.outrun == {KEY}
     for reader in (first, third, fourth):
         reader.leave()
     await turns()
@@ -253,7 +253,7 @@ async def test_a_flight_is_outrun_by_any_that_began_later_and_was_kept() -> None
 
 async def test_the_shortest_ttl_of_a_flight_counts() -> None:
     sky = flights()
-    reader = sky.lead(KEY, waits, ttl=60)
+    reader = sky.lead((KEY,), waits, ttl=60)
     for ttl in (20, 90):
         reader.flight.reader(ttl)
     assert reader.flight.ttl == 20
@@ -273,7 +273,7 @@ async def test_past_its_bound_a_flight_keeps_to_its_slowest_reader() -> None:
         flight.finish(Clean())
 
     sky = flights(max_entry=BIG)
-    fast = sky.lead(KEY, makes(then=grows), ttl=60)
+    fast = sky.lead((KEY,), makes(then=grows), ttl=60)
     slow = fast.flight.reader(60)
     await turns(200)
     assert made * BIG <= WINDOW + 2 * BIG
@@ -300,7 +300,7 @@ async def test_below_its_bound_nobody_waits_for_anybody() -> None:
         flight.finish(Clean())
 
     sky = flights(max_entry=BIG * 200)
-    slow = sky.lead(KEY, makes(then=much), ttl=60)
+    slow = sky.lead((KEY,), makes(then=much), ttl=60)
     assert isinstance(await slow.ended(), Clean)
     assert [len(await slow.more()) for _ in range(100)] == [1] * 100  # no more at once than a reader may hold
     assert slow.position == slow.recording.length
@@ -308,14 +308,14 @@ async def test_below_its_bound_nobody_waits_for_anybody() -> None:
 
 async def test_small_events_are_given_in_batches() -> None:
     sky = flights()
-    reader = sky.lead(KEY, makes(*[b"x"] * 100, then=ends), ttl=60)
+    reader = sky.lead((KEY,), makes(*[b"x"] * 100, then=ends), ttl=60)
     await reader.ended()
     assert [len(await reader.more()) for _ in range(2)] == [64, 36]
 
 
 async def test_a_flight_that_is_over_is_no_garbage_that_waits_for_the_collector() -> None:
     sky = flights()
-    reader = sky.lead(KEY, makes(b"a", then=ends), ttl=60)
+    reader = sky.lead((KEY,), makes(b"a", then=ends), ttl=60)
     await reader.ended()
     await turns()
     gc.collect()
@@ -326,14 +326,14 @@ async def test_a_flight_that_is_over_is_no_garbage_that_waits_for_the_collector(
 async def test_there_are_no_more_flights_than_there_may_be() -> None:
     load = Load(max_flights=2, max_readers=10, max_buffered=1 << 20)
     sky = flights(load=load)
-    first = sky.lead(b"1", makes(b"a"), ttl=60)
-    sky.lead(b"2", makes(b"a"), ttl=60)
+    first = sky.lead((b"1",), makes(b"a"), ttl=60)
+    sky.lead((b"2",), makes(b"a"), ttl=60)
     with pytest.raises(Overloaded):
-        sky.lead(b"3", makes(b"a"), ttl=60)
+        sky.lead((b"3",), makes(b"a"), ttl=60)
     assert sky.find(b"1") is first.flight  # who joins makes no flight
     first.leave()
     await turns()
-    sky.lead(b"3", makes(b"a"), ttl=60)
+    sky.lead((b"3",), makes(b"a"), ttl=60)
     assert (load.flights, load.readers, len(sky)) == (2, 2, 2)
     await sky.close()
 
@@ -341,9 +341,9 @@ async def test_there_are_no_more_flights_than_there_may_be() -> None:
 async def test_there_are_no_more_readers_than_there_may_be() -> None:
     load = Load(max_flights=10, max_readers=2, max_buffered=1 << 20)
     sky = flights(load=load)
-    first = sky.lead(KEY, makes(b"a"), ttl=60)
+    first = sky.lead((KEY,), makes(b"a"), ttl=60)
     second = first.flight.reader(60)
-    for over in (lambda: sky.find(KEY), lambda: sky.lead(b"other", makes(b"a"), ttl=60)):
+    for over in (lambda: sky.find(KEY), lambda: sky.lead((b"other",), makes(b"a"), ttl=60)):
         with pytest.raises(Overloaded) as caught:
             over()
         assert (caught.value.status, caught.value.code, caught.value.retry_after) == (503, "overloaded", 1)
@@ -359,7 +359,7 @@ async def test_there_are_no_more_readers_than_there_may_be() -> None:
 async def test_what_is_held_is_counted_until_nobody_needs_it() -> None:
     load = roomy()
     sky = flights(load=load)
-    reader = sky.lead(KEY, makes(b"a" * 100, b"b" * 100, then=ends), ttl=60, origin=b"request")
+    reader = sky.lead((KEY,), makes(b"a" * 100, b"b" * 100, then=ends), ttl=60, origin=b"request")
     await turns()
     assert load.recorded == reader.recording.size + len(b"request") > 200
     assert len(sky) == 0  # it is over, and still to be read
@@ -375,7 +375,7 @@ async def test_nothing_is_counted_of_a_flight_that_failed_or_was_left(leave_firs
 
     load = roomy()
     sky = flights(load=load)
-    reader = sky.lead(KEY, makes(b"a" * 100, then=waits if leave_first else fails), ttl=60)
+    reader = sky.lead((KEY,), makes(b"a" * 100, then=waits if leave_first else fails), ttl=60)
     await turns()
     reader.leave()
     await turns()
@@ -398,13 +398,13 @@ async def test_under_pressure_nothing_is_begun_and_what_is_under_way_is_no_longe
             if flight.recording.oversized:
                 await flight.room()
 
-    reader = sky.lead(KEY, flows, ttl=60)
+    reader = sky.lead((KEY,), flows, ttl=60)
     await turns(200)
     assert reader.recording.oversized
     assert BIG < reader.recording.held < BIG + 20_000  # it waits for its reader
     assert sky.find(KEY) is None
     with pytest.raises(Overloaded):
-        sky.lead(b"other", makes(b"a"), ttl=60)
+        sky.lead((b"other",), makes(b"a"), ttl=60)
     before = taken
     while taken < before + 50 and await reader.more():
         await turns(1)
@@ -412,7 +412,7 @@ async def test_under_pressure_nothing_is_begun_and_what_is_under_way_is_no_longe
     reader.leave()
     await turns()
     assert load.recorded == 0
-    sky.lead(b"other", makes(b"a"), ttl=60).leave()
+    sky.lead((b"other",), makes(b"a"), ttl=60).leave()
     await turns()
 
 
@@ -426,7 +426,7 @@ async def test_that_an_answer_begins_is_told_once_and_of_an_error_never(status: 
         flight.append(one(b"a"), 0.0)
         flight.finish(Clean())
 
-    reader = flights().lead(KEY, produce, ttl=0)
+    reader = flights().lead((KEY,), produce, ttl=0)
     await reader.ended()
     assert begun == [reader.flight] * told
 
@@ -443,7 +443,7 @@ async def test_a_flight_that_starts_again_takes_joiners_and_has_the_head_of_the_
         flight.finish(Clean())
 
     sky = flights()
-    reader = sky.lead(KEY, produce, ttl=60)
+    reader = sky.lead((KEY,), produce, ttl=60)
     await turns()
     assert sky.find(KEY) is reader.flight
     again.set()

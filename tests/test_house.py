@@ -55,14 +55,16 @@ purging    | any  | basis store                                              |
 offers     | any  | pricing core errors settings                             | msgspec
 explain    | any  | pricing core errors settings offers router store clock keys ledger | rich
 plans      | any  | basis                                                    | msgspec
-pipeline   | any  | pricing basis settings edges making plans                | msgspec
+storing    | any  | pricing basis flights making plans                       | msgspec
+pipeline   | any  | pricing basis settings edges making plans storing        | msgspec
+piecemeal  | any  | pricing basis flights accounts plans pipeline            | msgspec
 keyring    | any  | basis reading ledger                                     | msgspec
 watching   | any  | basis settings flights limiter store meter founding      |
 office     | any  | basis settings reading flights ledger meter keyring founding watching endpoints |
-entrance   | any  | basis settings pipeline endpoints                        | starlette
-endpoints  | any  | basis settings ids complaints pipeline plans             | msgspec starlette
+entrance   | any  | basis settings way endpoints                             | starlette
+endpoints  | any  | basis settings ids complaints way                        | msgspec starlette
 founding   | any  | basis settings checks edges keeping keyring purging      |
-app        | any  | basis settings edges making founding watching pipeline plans endpoints entrance | starlette
+app        | any  | basis settings edges making founding watching way endpoints entrance | starlette
 server     | any  | wire                                                     | starlette uvicorn
 wire       | any  | errors connection cycle                                  | uvicorn httptools
 cycle      | any  | connection                                               | uvicorn
@@ -73,6 +75,7 @@ prices     | any  | pricing settings offers                                  | r
 keys       | any  | basis settings checks reading keyring ledger             | rich
 report     | any  | errors ledger                                            | rich
 simulate   | any  | pricing core errors settings offers                      | rich msgspec
+batch      | any  | basis settings checks app clock explain keyring logs offers plans router store upstream | msgspec httpx rich starlette uvloop
 logs       | any  | core settings                                            |
 serving    | any  | basis settings app listening simulator logs              | click uvloop
 cli        | any  | basis settings reading store ledger serving demo commands | click rich
@@ -82,8 +85,9 @@ proxy      | pure |                                                          | i
 GROUPS = {
     "basis": {"core", "errors", "interfaces", "proxy"},  # `proxy` itself says no more than its version
     "founding": {"founding", "transport", "clock", "keeping", "purging", "offers", "checks", "keyring", "office"},
+    "way": {"plans", "pipeline", "piecemeal"},
     "making": {"recorder", "producer", "router", "claims", "accounts"},
-    "commands": {"offers", "prices", "explain", "report", "simulate", "checks", "keys"},
+    "commands": {"offers", "prices", "explain", "report", "simulate", "batch", "checks", "keys"},
     "listening": {"server", "wire", "cycle", "connection"},
     "edges": {"store", "flights", "upstream", "limiter", "ledger", "meter", "ids", "complaints"},
 }
@@ -106,7 +110,10 @@ COVERED_BY = {
     "proxy/errors.py": "tests/endpoints/test_client.py",
     "proxy/endpoints/desk.py": "tests/test_sums.py",
     "proxy/endpoints/forms.py": "tests/test_wire.py",
-    "proxy/endpoints/chat.py": "tests/test_wire.py",
+    "proxy/endpoints/recorded.py": "tests/test_wire.py",
+    "proxy/endpoints/embeddings.py": "tests/test_embeddings.py",
+    "proxy/piecemeal.py": "tests/test_embeddings.py",
+    "proxy/storing.py": "tests/test_pipeline.py",
     "proxy/endpoints/operations.py": "tests/endpoints/test_gate.py",
     "proxy/endpoints/stream.py": "tests/test_chat_stream.py",
     "proxy/checks.py": "tests/test_settings.py",

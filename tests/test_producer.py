@@ -81,7 +81,7 @@ class Scene:
                 end = Broken(error)
             flight.finish(end)
 
-        return self.flights.lead(None, produce, ttl=0)
+        return self.flights.lead((), produce, ttl=0)
 
     async def answer(self, headers: dict[bytes, bytes] | None = None, account: str = "") -> Reader:
         """One whose end has come."""

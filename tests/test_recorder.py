@@ -50,7 +50,7 @@ async def _record(reply_of: Any, provider: Provider, max_entry: int, call: Any) 
         made.at = asyncio.get_running_loop().time()
         flight.finish(made.end)
 
-    reader = Flights(on_abandon="cancel", max_entry=max_entry, load=roomy()).lead(b"key", produce, ttl=60)
+    reader = Flights(on_abandon="cancel", max_entry=max_entry, load=roomy()).lead((b"key",), produce, ttl=60)
     made.flight = reader.flight
     made.raw = []
     while reader.recording.end is None or reader.position < reader.recording.length:
@@ -247,7 +247,7 @@ def test_a_slow_reader_is_no_silence_of_the_provider() -> None:
 
         provider, big = Provider(), [chunk("x" * 50_000)] * 40
         provider.total_timeout = 3600.0
-        reader = Flights(on_abandon="cancel", max_entry=60_000, load=roomy()).lead(b"key", produce, ttl=60)
+        reader = Flights(on_abandon="cancel", max_entry=60_000, load=roomy()).lead((b"key",), produce, ttl=60)
         while reader.recording.end is None:
             await reader.more()
             await asyncio.sleep(45)  # longer than the provider may be silent

@@ -82,8 +82,8 @@ async def test_flights_are_told_and_how_many_began_were_joined_and_were_left() -
         names = ("flights", "flights_started", "flights_joined", "flights_abandoned", "readers")
         return [rig.told(name)[()] for name in names]
 
-    reader = rig.flights.lead(b"key", make, ttl=60.0)
-    alone = rig.flights.lead(None, make, ttl=60.0)
+    reader = rig.flights.lead((b"key",), make, ttl=60.0)
+    alone = rig.flights.lead((), make, ttl=60.0)
     other = reader.flight.reader(60.0)
     assert figures() == [2, 2, 1, 0, 3]
     for each in (alone, other, reader):

@@ -75,9 +75,10 @@ class Answered(msgspec.Struct, frozen=True):
     """A request that is over. `outcome`: hit, stale, miss, collapsed, bypass, refused, left or broken, as in metrics;
     in the ledger also lost: the process died, and the next start wrote the row.
 
-    `code`: of the error that it was answered with. `usage`: of the answer; `saved`: USD that nobody paid again, for
-    hits and who joined. `first`, `total`: seconds to the first byte and to the last. `leader`: whose attempts answered
-    it, where another request did. `entry`: the key of its answer in the cache.
+    `code`: of the error that it was answered with. `usage`: of the answer; `again`: of the part of it that nobody paid
+    again, where that is not all or nothing; `saved`: USD that nobody paid again, for hits, who joined, and such parts.
+    `first`, `total`: seconds to the first byte and to the last. `leader`: whose attempts answered it, where another
+    request did. `entry`: the key of its answer in the cache.
 
     `cost`: USD that its own last attempt cost, as far as that is known by now; 0 where nobody was asked for it.
     `token`: of a stream, seconds to the first event that says something; `overhead`: seconds to the first byte that no
@@ -111,6 +112,7 @@ class Answered(msgspec.Struct, frozen=True):
     passed_over: tuple[tuple[str, str], ...] = ()
     attempts: tuple[tuple[str, str], ...] = ()
     routing: Decimal | None = None
+    again: Usage | None = None
 
     @property
     def spared(self) -> Decimal | None:

@@ -28,6 +28,7 @@ class Meta(msgspec.Struct, frozen=True, array_like=True):
     """What is known of an entry besides its bytes. Times in seconds; `ended` since the epoch. `model` is the provider's
     name of it; `usage` what was billed, None where the provider did not say. `epoch`: how often the cache had been
     purged when it was begun; `owner`: the id of the key that led, "" without keys, None in entries of older versions.
+    `form`: the encoding that was asked for, of an embedding.
     """
 
     key: bytes
@@ -42,6 +43,7 @@ class Meta(msgspec.Struct, frozen=True, array_like=True):
     usage: Usage | None = None
     service: str | None = None  # the `service_tier` that it had
     owner: str | None = None
+    form: str | None = None
 
 
 @dataclass(slots=True)

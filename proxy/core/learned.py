@@ -3,6 +3,7 @@
 Rule: nothing here decides. What is kept holds no word of a prompt, only links (chain.py) and figures.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Final
@@ -14,10 +15,11 @@ from pricing.multipliers import Multipliers
 from pricing.tokens import Prompt
 from proxy.core.breaker import Health, Snapshot
 from proxy.core.call import Call
-from proxy.core.chain import Counted, Links
+from proxy.core.chain import LENGTH, Counted, Links
 from proxy.core.conversations import Conversations, Habits, Turn
 from proxy.core.experience import Experience
 from proxy.core.needs import Needs, last_made, read_needs
+from proxy.core.policy import refers_to_state
 from proxy.core.prefixes import LINKS, Prefixes
 from proxy.core.ranking import Ask, Estimate, View
 from proxy.core.routing import Choice, Option, Place
@@ -47,7 +49,8 @@ class Asked(msgspec.Struct, frozen=True):
     """A request that is to be routed: who may answer, whose account pays, what it needs and holds.
 
     `upto`: its tokens up to each link, the last all of it; `base`: the same by no model's tokenizer. `made`: the link
-    of the prompt that was answered by what this conversation must go on from, if by anything.
+    of the prompt that was answered by what this conversation must go on from, if by anything; or of what the provider
+    holds of it. `bound`: it refers to what one provider holds.
     """
 
     choice: Choice
@@ -57,6 +60,7 @@ class Asked(msgspec.Struct, frozen=True):
     upto: Sequence[Prompt]
     base: Sequence[int]
     made: bytes | None = None
+    bound: bool = False
 
     @property
     def route(self) -> str:
@@ -67,8 +71,8 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 def asked_of(choice: Choice, account: str, call: Call, links: Links, counted: Counted) -> Asked:
-    """A chat completion that is to be routed."""
-    made = last_made(call.likeness.get("messages"))
+    """A call that is to be routed."""
+    made, previous = last_made(call.likeness.get("messages")), link_of_state(call.body.get("previous_response_id"))
     return Asked(
         choice=choice,
         account=account,
@@ -77,8 +81,16 @@ def asked_of(choice: Choice, account: str, call: Call, links: Links, counted: Co
         upto=counted.upto,
         base=counted.base,
         # The link before an assistant's message stands for the prompt that this message answered.
-        made=links[made] if made is not None and made < len(links) else None,
+        made=previous or (links[made] if made is not None and made < len(links) else None),
+        bound=choice.routed and refers_to_state(call),
     )
+
+
+def link_of_state(name: object) -> bytes | None:
+    """What stands for an answer that a provider holds under this name, if it is one."""
+    if not isinstance(name, str) or not name:
+        return None
+    return hashlib.blake2b(name.encode(), digest_size=LENGTH, person=b"state").digest()
 
 
 class Learned:
@@ -104,6 +116,7 @@ class Learned:
             needs=asked.needs,
             upto=asked.upto,
             pinned=self._pinned(asked, now),
+            holder=self._holder(asked, now),
             to_come=habits.to_come(number, max(map(lifetime_of, asked.choice.options))),
             growth=habits.growth.value,
             shared=habits.shared.toward(1.0),
@@ -118,6 +131,13 @@ class Learned:
         maker = self._conversations.maker(asked.made, now - self._kept_for)
         places = [asked.place(option) for option in asked.choice.options]
         return places.index(maker) if maker in places else None
+
+    def _holder(self, asked: Asked, now: float) -> str | None:
+        """The provider that holds what this refers to, or probably does; None: it refers to nothing."""
+        if not asked.bound:
+            return None
+        maker = self._conversations.maker(asked.made, now - self._kept_for)
+        return asked.choice.baseline.target.provider if maker is None else maker[0]
 
     def views(self, asked: Asked, now: float) -> list[View]:
         """What is known of each option."""
@@ -177,6 +197,12 @@ class Learned:
         if first is not None:
             self._experience.streamed(place, first)
         self._changed = True
+
+    def holds(self, name: str, place: Place, now: float) -> None:
+        """The provider there keeps an answer under this name, for other requests to refer to."""
+        if (link := link_of_state(name)) is not None:
+            self._conversations.given(link, place, now)
+            self._changed = True
 
     def given_again(self, links: Links, place: Place, now: float) -> None:
         """An answer of this place came out of the cache: its conversation stays with it all the same."""

@@ -31,15 +31,16 @@ TIE: Final = Decimal("1.005")  # costs so close are equal: then the faster first
 State = Literal["up", "cooling", "down"]
 Reason = Literal[
     "tools", "vision", "audio", "json_schema", "reasoning", "n", "logprobs",
-    "window", "max_output", "max_cost", "budget", "unpriced", "cooling", "quota", "down",
+    "state", "window", "max_output", "max_cost", "budget", "unpriced", "cooling", "quota", "down",
 ]  # fmt: skip
 
 
 class Ask(msgspec.Struct, frozen=True):
     """What is known of a request. `upto`: its tokens up to each link; `pinned`: index of the option that made what this
-    conversation must go on from. `to_come`: requests expected to follow this one; `growth`: tokens by which each is
-    longer, `shared`: the part of this one that each begins with. `most`: more tokens than the prompt has. In USD:
-    `max_cost`, where that is capped, and `left` of the budget of who pays, if there is one.
+    conversation must go on from; `holder`: the provider that holds what it refers to, if it does to anything.
+    `to_come`: requests expected to follow this one; `growth`: tokens by which each is longer, `shared`: the part of
+    this one that each begins with. `most`: more tokens than the prompt has. In USD: `max_cost`, where that is capped,
+    and `left` of the budget of who pays, if there is one.
     """
 
     needs: Needs
@@ -51,6 +52,7 @@ class Ask(msgspec.Struct, frozen=True):
     most: Prompt | None = None
     max_cost: Decimal | None = None
     left: Decimal | None = None
+    holder: str | None = None
 
 
 class View(msgspec.Struct, frozen=True):
@@ -198,8 +200,10 @@ def estimate(option: Option, ask: Ask, view: View, at: datetime) -> Estimate:
 
 def _hindrance(found: Estimate, ask: Ask, view: View) -> tuple[Reason | None, str]:
     """Why this option cannot be asked: what will never do first, then what may be different in a moment."""
+    elsewhere = ask.holder not in (None, found.option.target.provider)
     return (
-        _incapable(found, ask.needs)
+        (("state", "what the request refers to lies at another provider") if elsewhere else None)
+        or _incapable(found, ask.needs)
         or _over_cap(found, ask)
         or _over_budget(found, ask)
         or (("down", "it failed too often just now") if view.state == "down" else None)
@@ -251,7 +255,7 @@ def _over_quota(view: View) -> tuple[Reason, str] | None:
 def _output(model: Model | None, needs: Needs, each: float) -> int:
     """Tokens of the answer, all choices together."""
     bounds = [bound for bound in (needs.max_output, None if model is None else model.max_output) if bound is not None]
-    return max(1, round(min([each, *bounds]))) * needs.choices
+    return (0 if 0 in bounds else max(1, round(min([each, *bounds])))) * needs.choices
 
 
 def _priced(draft: Estimate, ask: Ask, view: View, at: datetime) -> Estimate:

@@ -15,6 +15,15 @@ Place = tuple[str, str, str]
 """Provider, its name for the model, whose account is used ("": the operator's): what is down, cools or is learned."""
 
 
+ENDPOINTS: Mapping[str, tuple[str, ...]] = {
+    "chat": ("chat", "responses"),
+    "responses": ("responses",),
+    "completion": ("completions",),
+    "embedding": ("embeddings",),
+}
+"""That models of a kind have, at providers that have them."""
+
+
 class Target(msgspec.Struct, frozen=True):
     """One model at one provider; `upstream` is the provider's own name for it."""
 
@@ -67,6 +76,13 @@ class Choice(msgspec.Struct, frozen=True):
         """The targets, as they enter the key: whoever may answer, in no order."""
         return sorted({option.target.identity for option in self.options})
 
+    def among(self, options: tuple[Option, ...]) -> "Choice":
+        """The same with no more than these, of which there are some."""
+        baseline = self.baseline if self.baseline in options else options[0]
+        return msgspec.structs.replace(
+            self, options=options, baseline=baseline, named=self.named and baseline is self.baseline
+        )
+
     def option(self, provider: str, upstream: str) -> Option | None:
         """The one that gave an answer."""
         for option in self.options:  # a loop, no generator: every hit comes by
@@ -106,24 +122,50 @@ class Routes:
         models: Mapping[str, Named],
         routes: Mapping[str, Route],
         describe: Callable[[str, Target], tuple[Model | None, PromptCache | None]],
+        endpoints: Mapping[str, Collection[str]] = {},
     ) -> None:
+        """`endpoints`: that a provider has, where the settings say so."""
         self._base_urls = base_urls
         self._default = default_provider
         self._client_pays = frozenset(client_pays)
         self._models = models
         self._describe = describe
+        self._endpoints = endpoints
         self._known = {
             name: self._new(name) for name in {*models, *(m for route in routes.values() for m in route.models)}
         }
         self._choices = {name: self._routed(name, route) for name, route in routes.items()}
         self._unnamed: dict[str, Option] = {}
 
-    def choice(self, model: str, wish: str | None = None, may_call: Callable[[str], bool] = lambda _: True) -> Choice:
-        """Who may answer a call that names this model or route; whoever asks `may_call` it.
+    def choice(
+        self,
+        model: str,
+        wish: str | None = None,
+        may_call: Callable[[str], bool] = lambda _: True,
+        endpoint: str = "chat",
+    ) -> Choice:
+        """Who may answer a call of this endpoint that names this model or route; whoever asks `may_call` it.
 
         `wish`: "exact" forbids another model than the one named; "cheapest" allows one of its tier or above that may be
         called too. Raises InvalidRequest: an exact route that is no model.
         """
+        choice = self._named(model, wish, may_call)
+        if not choice.routed:
+            return choice
+        able = tuple(option for option in choice.options if self._has(option, endpoint))
+        if endpoint == "embeddings" and able:  # vectors of two models do not compare
+            baseline = choice.baseline if choice.baseline in able else able[0]
+            able = tuple(option for option in able if option.target.upstream == baseline.target.upstream)
+        # Where nobody has it, a provider says so better than we.
+        return choice if not able or len(able) == len(choice.options) else choice.among(able)
+
+    def _has(self, option: Option, endpoint: str) -> bool:
+        """Has it this endpoint, as far as anybody knows?"""
+        said = self._endpoints.get(option.target.provider)
+        kind = None if option.model is None else option.model.kind
+        return (said is None or endpoint in said) and (kind is None or endpoint in ENDPOINTS[kind])
+
+    def _named(self, model: str, wish: str | None, may_call: Callable[[str], bool]) -> Choice:
         route = self._choices.get(model)
         if wish == "exact":
             if route is not None and model not in self._known:

@@ -22,6 +22,11 @@ def forward_status(verdict: Verdict, *, found_stale: bool, collapsed: bool, stor
     return b"penstock; fwd=" + _why(verdict, found_stale) + (b"; stored" if stored else b"")
 
 
+def list_status(*, partial: bool, asked: bool) -> bytes:
+    """Of a list that was not all known: was a part of it, and was any of it asked for, or all joined?"""
+    return b"penstock; fwd=" + (b"partial" if partial else b"miss") + (b"; stored" if asked else b"; collapsed")
+
+
 def unanswered_status() -> bytes:
     """Nothing stored will do, and only that was asked for."""
     return b"penstock; detail=only-if-cached"

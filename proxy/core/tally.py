@@ -126,7 +126,7 @@ class Answers:
             self.saved[cause] = self.saved.get(cause, 0.0) + float(row.saved)
         elif row.saved is None and row.outcome in GIVEN and row.status == 200:
             self.unknown += 1
-        usage = row.usage
+        usage = row.again or row.usage
         if usage is not None and (row.leader is None or row.outcome == "collapsed"):
             self.input[cause] = self.input.get(cause, 0) + usage.input
             self.output[cause] = self.output.get(cause, 0) + usage.output

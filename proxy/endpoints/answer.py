@@ -16,7 +16,7 @@ from proxy.core.call import Call
 from proxy.core.dialect import Dialect
 from proxy.core.recording import Broken, Head
 from proxy.core.sse import PING
-from proxy.core.status import forward_status, hit_status, passed_status, unanswered_status
+from proxy.core.status import forward_status, hit_status, list_status, passed_status, unanswered_status
 from proxy.core.view import shown
 from proxy.endpoints.client import PIECE, Header, Heartbeat, send_error, send_whole
 from proxy.endpoints.desk import Desk
@@ -33,9 +33,10 @@ from proxy.endpoints.forms import (
     worth,
 )
 from proxy.endpoints.intake import ClientLeftError
-from proxy.endpoints.money import comment, live_money
+from proxy.endpoints.money import comment, list_money, live_money
 from proxy.errors import InsufficientQuota, Overloaded, PenstockError, ShuttingDown, UpstreamError
 from proxy.interfaces import Visit
+from proxy.piecemeal import Listed
 from proxy.pipeline import Hit, Live
 from proxy.plans import Plan
 
@@ -55,6 +56,7 @@ class Answer:
     _plan: Plan | None = None
     _hit: Hit | None = None
     _live: Live | None = None
+    _listed: Listed | None = None
     _first: float | None = None
     _token: float | None = None
     _overhead: float | None = None
@@ -117,12 +119,15 @@ class Answer:
 
     def _row(self) -> Answered:
         """What is told of it."""
-        plan, hit, live = self._plan, self._hit, self._live
+        plan, hit, live, listed = self._plan, self._hit, self._live, self._listed
         provider, model = self._passed_to, ""
         usage, saved, leader, routing = None, None, None, None
         decided = UNDECIDED
         cost = self._cost
-        if hit is not None:
+        if listed is not None:
+            provider, model, usage, leader = listed.provider, listed.model, listed.usage, listed.leader
+            saved, cost, decided = listed.saved, listed.cost, UNDECIDED if live is None else live.decided
+        elif hit is not None:
             provider, model = hit.entry.meta.provider, hit.name
             usage, saved = hit.entry.meta.usage, hit.saved
             if live is not None and not live.is_free:  # who was asked first failed
@@ -158,6 +163,7 @@ class Answer:
             token=self._token,
             overhead=self._overhead,
             routing=routing,
+            again=None if listed is None else listed.again,
             route=decided.route,
             why=decided.why,
             passed_over=decided.passed_over,
@@ -175,7 +181,7 @@ class Answer:
         if live is not None:  # also where a stale answer takes the place of a failure
             away = live.reader.flight.elsewhere
             self._overhead = (away.kept if live.collapsed else away.added)(live.since or self._began, now)
-        elif self._hit is not None:
+        elif self._hit is not None or self._listed is not None:
             self._overhead = self._first
 
     def _spoke(self, live: Live) -> None:
@@ -202,7 +208,8 @@ class Answer:
 
     def forwarded(self, live: Live) -> None:
         """The provider is asked, or was for somebody else."""
-        beside_the_cache = live.plan.key is None or live.plan.verdict.shadow is not None
+        alone = live.plan.key is None and not live.plan.pieces
+        beside_the_cache = alone or live.plan.verdict.shadow is not None
         self.outcome = "collapsed" if live.collapsed else "bypass" if beside_the_cache else "miss"
         self._live = live
 
@@ -330,6 +337,28 @@ class Answer:
             (b"age", b"%d" % freshness.age),
             *self._ours(None),
         ]
+
+    async def listed(self, listed: Listed, body: bytes) -> None:
+        """A list that was put together here."""
+        self._listed, self._status, self.outcome = listed, 200, listed.outcome
+        freshness, known = listed.freshness, listed.outcome in ("hit", "stale")
+        if known:
+            status = hit_status(freshness.left, stale=listed.outcome == "stale")
+        else:
+            status = list_status(partial=listed.partial, asked=listed.asked > 0)
+        head = None if self._live is None or not listed.asked else self._live.reader.recording.head
+        provider_id = next((value for name, value in (head.headers if head else ()) if name == b"x-request-id"), None)
+        self._first_byte()
+        headers = [
+            *list_money(listed),
+            *target(listed.provider, listed.upstream),
+            JSON,
+            (b"cache-status", status),
+            *(((b"age", b"%d" % freshness.age),) if known else ()),
+            *self._ours(provider_id),
+            *(self._theirs(head.headers) if head is not None else ()),
+        ]
+        await send_whole(self._send, 200, headers, body)
 
     def _ours(self, provider_id: bytes | None) -> list[Header]:
         ids = [(b"x-penstock-request-id", self.id), (b"x-request-id", provider_id or self.id)]

@@ -4,6 +4,7 @@ from decimal import Decimal
 
 from proxy.core.bill import NOTHING, dollars
 from proxy.endpoints.client import Header
+from proxy.piecemeal import Listed
 from proxy.pipeline import Hit, Live
 
 
@@ -23,6 +24,12 @@ def live_money(live: Live) -> list[Header]:
     if bill.prompt_cache:
         said.append((b"x-penstock-prompt-cache-saved-usd", dollars(bill.prompt_cache)))
     return said
+
+
+def list_money(listed: Listed) -> list[Header]:
+    """Of a list: what its own calls cost, and what it had not to ask for."""
+    by = b"collapse" if listed.outcome == "collapsed" else b"cache"
+    return _money(listed.cost, listed.saved, by)
 
 
 def comment(live: Live) -> bytes:

@@ -1,6 +1,6 @@
 """`/chat/stream`, for pages without an SDK: chat completions in plain words, and the figures of each answer at its end.
 
-Rule: what is answered, at what price and under which limits is for chat.py alone; here is only how it is said.
+Rule: what is answered, at what price and under which limits is for recorded.py alone; here is only how it is said.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from starlette.types import Message, Receive, Scope, Send
 from proxy.core.plain import Done, Plain, broken_event, chat_request, tokens
 from proxy.core.sse import PING
 from proxy.endpoints.answer import Answer
-from proxy.endpoints.chat import ChatCompletions
 from proxy.endpoints.client import PING_AFTER, Header
 from proxy.endpoints.desk import Desk
 from proxy.endpoints.forms import EVENT_STREAM, UNBUFFERED
 from proxy.endpoints.money import hit_money, live_money
+from proxy.endpoints.recorded import Recorded
 from proxy.errors import UpstreamTooLarge
 from proxy.pipeline import Hit, Live
 
@@ -31,7 +31,7 @@ class ChatStream:
 
     endpoint = "stream"
 
-    def __init__(self, chat: ChatCompletions, default_model: str | None, desk: Desk) -> None:
+    def __init__(self, chat: Recorded, default_model: str | None, desk: Desk) -> None:
         self._chat = chat
         self._default_model = default_model
         self._desk = desk

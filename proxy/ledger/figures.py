@@ -183,7 +183,8 @@ def _of_requests() -> Iterable[ColumnElement[Any]]:
     yield count(hit).label("hits")
     yield count(joined_in).label("collapsed")
     yield count(and_(requests.c.outcome == "miss", answered)).label("misses")
-    yield from money(case((hit, requests.c.saved)), "saved_cache")
+    in_part = requests.c.outcome == "miss"  # of a list some inputs may have been known
+    yield from money(case((or_(hit, in_part), requests.c.saved)), "saved_cache")
     yield from money(case((joined_in, requests.c.saved)), "saved_collapse")
     free = or_(hit, and_(joined_in, requests.c.leader.is_not(None)))  # some pay, as their leader had left
     spared = and_(free, requests.c.status == 200)

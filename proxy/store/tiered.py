@@ -9,7 +9,7 @@ shared with name look-ups), reads apart from writes, which may take 100 ms each.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -23,6 +23,7 @@ from proxy.store.writes import WriteQueue
 logger = logging.getLogger(__name__)
 
 _READERS = 2
+_MANY = 64  # look-ups that wait for the disk together: few enough that the last of them is still in time
 _SLICE = 500  # entries looked at in one go, a third of a millisecond
 _QUIET = 60.0  # seconds between two log lines of one kind
 
@@ -89,6 +90,16 @@ class TieredStore(Generic[E]):
         # with it a second payment, can be avoided.
         newest = self._near(key)
         return found if newest is None else newest
+
+    async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, E]:
+        """The newest entries of those keys that have any. The disk is asked for many at once."""
+        found = {key: entry for key in keys if (entry := self._near(key)) is not None}
+        rest = [key for key in keys if key not in found]
+        for start in range(0, len(rest), _MANY):
+            some = rest[start : start + _MANY]
+            entries = await asyncio.gather(*map(self.get, some))
+            found |= {key: entry for key, entry in zip(some, entries, strict=True) if entry is not None}
+        return found
 
     async def learn(self) -> None:
         """Learn which keys the disk holds; until then, and if that fails, every miss asks it."""

@@ -77,7 +77,7 @@ def test_what_a_shutdown_ends_before_its_head_is_refused(
     make_proxy: MakeProxy, scripted: Scripted, clients: Clients
 ) -> None:
     proxy = make_proxy(scripted.base_url)
-    asked = clients.asks(proxy, {"x": 1}, "/v1/embeddings")
+    asked = clients.asks(proxy, {"x": 1}, "/v1/moderations")
     scripted.turn()
     proxy.loop.call(proxy.app.gate.end)
     asked.exception()
@@ -254,7 +254,7 @@ def test_a_flight_that_goes_on_without_its_leader_is_joined(
 
 def test_a_stream_that_passes_through_is_open(make_proxy: MakeProxy, scripted: Scripted) -> None:
     proxy = make_proxy(scripted.base_url)
-    with Wire(proxy.url, {"stream": True}, path="/v1/responses") as wire:
+    with Wire(proxy.url, {"stream": True}, path="/v1/realtime/x") as wire:
         turn = scripted.turn()
         turn.head()
         turn.send(chunk("a"))

@@ -1,0 +1,325 @@
+"""The way of a request whose answer is put together of pieces: a list of inputs, each known, under way, or asked for.
+
+Rule: each input is a request of its own, under its own key, as long as that costs nobody more. What a client lacks goes
+out in one call of its own; it joins others' calls for what those ask already, and a call lives while anybody reads it.
+"""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Self
+
+import msgspec
+
+from pricing.cost import Usage
+from proxy.accounts import Accounts
+from proxy.core import policy
+from proxy.core.asker import Asker
+from proxy.core.bill import NOTHING
+from proxy.core.embeddings import Part, form_of, joined
+from proxy.core.entry import Entry
+from proxy.core.policy import Freshness
+from proxy.core.recording import Broken
+from proxy.errors import NotCached, Overloaded, PenstockError, UpstreamBadContentType, UpstreamError
+from proxy.flights import Flight
+from proxy.interfaces import Clock, Store
+from proxy.pipeline import Live, Pipeline, is_anothers
+from proxy.plans import Piece, Plan, Plans
+
+AT_ONCE = 512 * 1024  # bytes of vectors that are put together on the loop
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """What a list came to. `partial`: a part of it was known, or made for another. `known`, `joined`, `asked`: how many
+    of its places were that; what it holds twice is asked for once, and known then.
+
+    `usage`: of all of it; `again`: of what nobody paid again, which `saved` so much USD; `cost`: USD of its own calls.
+    None: not known, or nothing. `provider`, `model`, `upstream`: of whoever made the last part of it.
+    """
+
+    outcome: str
+    partial: bool
+    known: int
+    joined: int
+    asked: int
+    usage: Usage | None
+    again: Usage | None
+    saved: Decimal | None
+    cost: Decimal | None
+    freshness: Freshness
+    provider: str
+    model: str
+    upstream: str
+    leader: str | None = None
+
+
+@dataclass(slots=True)
+class Gathered:
+    """A list on its way. `found`: what is known of it, by key, and `stale` what is too old; `own`: the calls that are
+    made for it alone, of one if all is well; `others`: those it joined. `with gathered:` leaves all on every exit.
+    """
+
+    plan: Plan
+    asker: Asker
+    found: dict[bytes, Entry] = field(default_factory=dict)
+    stale: dict[bytes, Entry] = field(default_factory=dict)
+    own: list[Live] = field(default_factory=list)
+    others: list[Live] = field(default_factory=list)
+    made: dict[bytes, Entry] = field(default_factory=dict)  # by calls of its own
+    shared: dict[bytes, Entry] = field(default_factory=dict)  # by others'
+    is_stale: bool = False
+
+    @property
+    def missing(self) -> list[Piece]:
+        """Neither known nor made yet."""
+        there = (self.found, self.made, self.shared)
+        return [piece for piece in self.plan.pieces if not any(piece.key in entries for entries in there)]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """At each place of the list."""
+        by_key = self.found | self.made | self.shared
+        return [by_key[self.plan.pieces[place].key] for place in self.plan.places]
+
+    @property
+    def is_plain(self) -> bool:
+        """Is its answer that of its one call, as it came?"""
+        whole = not self.found and not self.shared and len(self.own) == 1
+        return whole and len(self.plan.places) == len(self.plan.pieces)
+
+    @property
+    def outcome(self) -> str:
+        if self.own and self.made:
+            return "miss"
+        if self.is_stale:
+            return "stale"
+        return "collapsed" if self.shared else "hit"
+
+    @property
+    def first(self) -> Live | None:
+        """Whose call stands for it: its own, if it has one."""
+        return next(iter((*self.own, *self.others)), None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for live in (*self.own, *self.others):
+            live.reader.leave()
+
+
+class Piecemeal:
+    """The acts are the pipeline's; here is their order for a list."""
+
+    def __init__(self, pipeline: Pipeline, plans: Plans, store: Store, accounts: Accounts, clock: Clock) -> None:
+        self.pipeline = pipeline
+        self._plans = plans
+        self._store = store
+        self._accounts = accounts
+        self._clock = clock
+
+    async def begin(self, plan: Plan, asker: Asker) -> Gathered | Live:
+        """Look up, join, and ask for the rest. Raises what Pipeline.begin does; nothing is left behind then."""
+        gathered = Gathered(plan, asker)
+        if self._plans.terms.shadow:
+            return await self._in_shadow(gathered)
+        await self._gather(gathered)
+        return gathered
+
+    async def _in_shadow(self, gathered: Gathered) -> Live:
+        """All of it is asked for, whatever is known: what would have come of it counts as one, as it is paid as one."""
+        plan, asker = gathered.plan, gathered.asker
+        ranked = await self.pipeline.rank(plan, asker) if plan.ranked == "first" else None
+        await self._look_up(gathered)
+        flights = [self._under_way(plan, piece.key, ()) for piece in gathered.missing]
+        verdict = policy.shadowed(plan.verdict, fresh=not gathered.missing, under_way=None not in flights)
+        noted = replace(plan, verdict=verdict, pieces=plan.pieces if verdict.lead else ())
+        live = self.pipeline.lead(noted, None, asker, ranked)
+        live.reader.flight.outrun.update(gathered.found)  # who is known already stays as old as it is
+        return live
+
+    async def _gather(self, gathered: Gathered, unless: Sequence[Flight] = ()) -> None:
+        """Have each missing piece made. `unless`: flights that were not for it."""
+        plan, asker, ranked, ranked_for = gathered.plan, gathered.asker, None, frozenset[bytes]()
+        while True:
+            await self._look_up(gathered)
+            if not gathered.missing:
+                return
+            if plan.call.directives.only_if_cached:
+                raise NotCached("`only-if-cached` was asked for, and not all of this is stored.")
+            # From here to a flight nothing is awaited but a ranking, and after that all is looked at anew.
+            flights = {piece.key: self._under_way(plan, piece.key, unless) for piece in gathered.missing}
+            own = [piece for piece in gathered.missing if flights[piece.key] is None]
+            if plan.ranked != "first" or ranked_for.issuperset(piece.key for piece in own):
+                break
+            try:
+                ranked = await self.pipeline.rank(self._plans.reduced(plan, own), asker)
+            except UpstreamError:  # nobody may be asked now
+                if not self._take_stale(gathered, [piece.key for piece in own]):
+                    raise
+            ranked_for = frozenset(piece.key for piece in own)
+        for flight in {flight: None for flight in flights.values() if flight is not None}:
+            gathered.others.append(Live(plan, None, flight.reader(self._plans.ttl(plan), asker), collapsed=True))
+        if own:
+            try:
+                gathered.own.append(self.pipeline.lead(self._plans.reduced(plan, own), None, asker, ranked))
+            except PenstockError:
+                gathered.__exit__()
+                raise
+
+    def _under_way(self, plan: Plan, key: bytes, unless: Sequence[Flight]) -> Flight | None:
+        flight = self.pipeline.flights.find(key) if plan.verdict.join else None
+        return None if flight in unless else flight
+
+    async def _look_up(self, gathered: Gathered) -> None:
+        plan = gathered.plan
+        if not plan.verdict.look_up:
+            return
+        for key, entry in (await self._store.get_many([piece.key for piece in gathered.missing])).items():
+            if not self.pipeline.stands(entry, key):
+                continue
+            fresh = policy.accepts(plan.call.directives, self.pipeline.freshness(entry))
+            (gathered.found if fresh else gathered.stale)[key] = entry
+
+    async def settle(self, gathered: Gathered) -> Live | None:
+        """Wait until all of it is there; or the call whose answer, an error for one, is that of the whole list.
+
+        Raises what a call failed with.
+        """
+        waiting = [*gathered.own, *gathered.others]
+        while waiting:
+            live = waiting.pop(0)
+            flight = live.reader.flight
+            wanted = [piece.key for piece in gathered.missing if piece.key in flight.keys]
+            if not wanted:
+                continue
+            error = await self._failure(live)
+            if error is None and flight.entries:
+                there = gathered.shared if live.is_free else gathered.made
+                there.update({key: flight.entries[key] for key in wanted})
+            elif _is_not_for_it(live, error):
+                before = [*gathered.own, *gathered.others]
+                await self._gather(gathered, unless=[each.reader.flight for each in before])
+                waiting += [each for each in (*gathered.own, *gathered.others) if each not in before]
+            elif not (_is_failure(live, error) and self._take_stale(gathered, wanted)):
+                if error is not None:
+                    raise error
+                return self._alone(gathered, live)
+        return None
+
+    @staticmethod
+    async def _failure(live: Live) -> PenstockError | None:
+        """Once a call is over, or too large to be taken apart: what it failed with."""
+        try:
+            await live.reader.head()
+        except PenstockError as error:
+            return error
+        end = await live.reader.ended()
+        return end.error if isinstance(end, Broken) else None
+
+    @staticmethod
+    def _alone(gathered: Gathered, live: Live) -> Live:
+        """A call that came to nothing which could be taken apart, for whoever asked nothing but it.
+
+        Raises UpstreamBadContentType or Overloaded where there was more.
+        """
+        recording = live.reader.recording
+        if (recording.head is not None and recording.head.status != 200) or gathered.is_plain:
+            return live
+        if recording.oversized:
+            raise Overloaded("As much is held of answers that are being made as may be (server.max_buffered).")
+        raise UpstreamBadContentType("The provider's answer does not hold one embedding for each input.", answered=True)
+
+    def _take_stale(self, gathered: Gathered, wanted: list[bytes]) -> bool:
+        """Old answers in place of a failure, if there is one for each."""
+        kept = {key: gathered.stale[key] for key in wanted if key in gathered.stale}
+        if len(kept) < len(wanted) or not all(self.pipeline.serves_stale(gathered.plan, old) for old in kept.values()):
+            return False
+        gathered.found |= kept
+        gathered.is_stale = True
+        return True
+
+    async def body(self, gathered: Gathered) -> bytes:
+        """What the client is told, once all of it is there."""
+        form = form_of(gathered.plan.call.body)
+        fresh = gathered.made
+        pieces = gathered.plan.pieces
+        keys = [pieces[place].key for place in gathered.plan.places]
+        parts = [
+            Part(entry.body, entry.meta.form or form or "", key in fresh)
+            for key, entry in zip(keys, gathered.entries, strict=True)
+        ]
+        if sum(len(part.body) for part in parts) <= AT_ONCE:
+            return joined(parts, form or "")
+        return await asyncio.to_thread(joined, parts, form or "")
+
+    def listed(self, gathered: Gathered) -> Listed:
+        """What it took, and what it saved, once all of it is there."""
+        plan, entries = gathered.plan, gathered.entries
+        keys = [plan.pieces[place].key for place in plan.places]
+        once = {key: place for place, key in reversed(list(enumerate(keys))) if key in gathered.made}
+        again = [entry for place, entry in enumerate(entries) if place not in once.values()]
+        joined = sum(key in gathered.shared for key in keys)
+        last = next((entry for entry in reversed(entries) if entry.meta.key in gathered.made), entries[-1])
+        option = plan.choice.option(last.meta.provider, last.meta.model)
+        return Listed(
+            outcome=gathered.outcome,
+            partial=bool(gathered.found) or (joined > 0 and bool(once)),
+            known=len(keys) - joined - len(once),
+            joined=joined,
+            asked=len(once),
+            usage=_added(entries),
+            again=_added(again) if again else None,
+            saved=self._saved(plan, again) if again else None,
+            cost=self._cost(gathered),
+            freshness=self._freshness(gathered),
+            provider=last.meta.provider,
+            model=last.meta.model if option is None else option.name,
+            upstream=last.meta.model,
+            leader=gathered.others[0].reader.flight.asker.request if gathered.outcome == "collapsed" else None,
+        )
+
+    @staticmethod
+    def _cost(gathered: Gathered) -> Decimal | None:
+        costs = [live.cost for live in (*gathered.own, *gathered.others) if not live.is_free]
+        return None if None in costs else sum(filter(None, costs), NOTHING)
+
+    def _saved(self, plan: Plan, again: list[Entry]) -> Decimal | None:
+        now, total = self._clock.wall(), NOTHING
+        for entry in again:
+            option = plan.choice.option(entry.meta.provider, entry.meta.model)
+            usd = None if option is None else self._accounts.given_again(entry, option, now)
+            if usd is None:
+                return None
+            total += usd
+        return total
+
+    def _freshness(self, gathered: Gathered) -> Freshness:
+        """Of what was known, the oldest; fresh for ever where nothing was."""
+        found = [self.pipeline.freshness(entry) for entry in gathered.found.values()]
+        left = min((each.left for each in found), default=math.inf)
+        return Freshness(max((each.age for each in found), default=0.0), left)
+
+
+def _is_failure(live: Live, error: PenstockError | None) -> bool:
+    """Of the provider, for which an old answer may stand in."""
+    head = live.reader.recording.head
+    return isinstance(error, UpstreamError) or (head is not None and (head.status == 429 or head.status >= 500))
+
+
+def _is_not_for_it(live: Live, error: PenstockError | None) -> bool:
+    """Did the call of another fail for a reason that this client does not share? It asks for itself then."""
+    head = live.reader.recording.head
+    if error is not None or head is None or head.status == 429 or head.status >= 500:
+        return is_anothers(live, error) and not live.reader.recording.length
+    return live.collapsed  # refused, or of no use: that may be about what else it asks for
+
+
+def _added(entries: Sequence[Entry]) -> Usage | None:
+    """Of embeddings, which have no output. None: of one of them it is not known."""
+    usages = [entry.meta.usage for entry in entries]
+    if None in usages:
+        return None
+    return Usage(input=sum(usage.input for usage in usages if usage is not None), cached=0, output=0)

@@ -1,0 +1,402 @@
+"""Lists of embeddings through the whole proxy: each input is known, joined, or asked for once."""
+
+import base64
+import json
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from random import Random
+from typing import Any, Final
+
+import pytest
+
+from tests.conftest import MakeProxy, Sdk
+from tests.scripted import Scripted, Turn, Wire
+from tests.support import DEADLINE, FakeClock, Json, Proxy, Simulator, eventually
+
+EMBEDDINGS: Final = "/v1/embeddings"
+MODEL: Final = "sim-embed"
+PRICE: Final = {MODEL: {"price": {"input": "1"}}}  # a dollar for a million tokens
+
+
+def body(*inputs: object, model: str = MODEL, **members: Any) -> Json:
+    return {"model": model, "input": list(inputs), **members}
+
+
+def said(proxy: Proxy, asked: Json, **headers: str) -> tuple[str, Json]:
+    """(Cache-Status, the answer)."""
+    answer = proxy.http.post(EMBEDDINGS, json=asked, headers=headers).raise_for_status()
+    return answer.headers["cache-status"], answer.json()
+
+
+def direct(simulator: Simulator, asked: Json) -> Json:
+    answer: Json = simulator.http.post(EMBEDDINGS, json=asked).raise_for_status().json()
+    return answer
+
+
+def asked_for(simulator: Simulator) -> dict[str, int]:
+    """How often each input was asked of the provider, by itself as JSON."""
+    counts: dict[str, int] = simulator.http.get("/simulator/inputs").json()
+    return counts
+
+
+def answers(turn: Turn, answer: Json, status: int = 200) -> None:
+    turn.answer(json.dumps(answer).encode(), content_type="application/json", status=status)
+
+
+class Provider:
+    """A provider of embeddings that the test plays: the vector of an input is its number of characters."""
+
+    def __init__(self, scripted: Scripted) -> None:
+        self._scripted = scripted
+
+    def turn(self) -> tuple[Turn, list[str]]:
+        """The next call, and the inputs that it asks."""
+        turn = self._scripted.turn()
+        return turn, turn.body["input"]
+
+    @staticmethod
+    def answer(turn: Turn) -> None:
+        inputs = turn.body["input"]
+        data = [{"object": "embedding", "index": at, "embedding": [len(each)]} for at, each in enumerate(inputs)]
+        usage = {"prompt_tokens": len(inputs), "total_tokens": len(inputs)}
+        answers(turn, {"object": "list", "data": data, "model": "m", "usage": usage})
+
+
+@pytest.fixture
+def provider(scripted: Scripted) -> Provider:
+    return Provider(scripted)
+
+
+@pytest.fixture
+def clients() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as threads:
+        yield threads
+
+
+def vectors(answer: Json) -> list[Any]:
+    assert [each["index"] for each in answer["data"]] == list(range(len(answer["data"])))
+    return [each["embedding"] for each in answer["data"]]
+
+
+# What is asked, and what comes back.
+
+
+@pytest.mark.parametrize("form", [None, "float", "base64"])
+def test_an_answer_is_the_providers_cold_and_warm(
+    proxy: Proxy, simulator: Simulator, prompt: str, form: str | None
+) -> None:
+    asked = body(f"{prompt} a", f"{prompt} b", **({"encoding_format": form} if form else {}))
+    expected = direct(simulator, asked)
+    assert said(proxy, asked) == ("penstock; fwd=miss; stored", expected)
+    status, again = said(proxy, asked)
+    assert status.startswith("penstock; hit; ttl=")
+    assert again == expected
+
+
+def test_of_a_list_only_what_is_not_known_is_asked(proxy: Proxy, simulator: Simulator, prompt: str) -> None:
+    known = [f"{prompt} {number}" for number in range(9)]
+    said(proxy, body(*known))
+    simulator.forget()
+    asked = body(*known[:4], f"{prompt} new", *known[4:])
+    status, answer = said(proxy, asked)
+    assert status == "penstock; fwd=partial; stored"
+    assert asked_for(simulator) == {f'"{prompt} new"': 1}
+    assert answer == direct(simulator, asked)
+
+
+def test_a_text_that_stands_twice_is_asked_once(proxy: Proxy, simulator: Simulator, prompt: str) -> None:
+    asked = body(prompt, "x" + prompt, prompt)
+    status, answer = said(proxy, asked)
+    assert status == "penstock; fwd=miss; stored"
+    assert set(asked_for(simulator).values()) == {1}
+    assert answer["data"] == direct(simulator, asked)["data"]
+
+
+def test_a_lone_text_and_a_list_of_it_are_the_same(proxy: Proxy, simulator: Simulator, prompt: str) -> None:
+    said(proxy, body(prompt))
+    alone = {"model": MODEL, "input": prompt}
+    status, answer = said(proxy, alone)
+    assert status.startswith("penstock; hit")
+    assert answer == direct(simulator, alone)
+
+
+def test_token_arrays_are_inputs(proxy: Proxy, simulator: Simulator) -> None:
+    asked = body([1, 2, 3], [4, 5])
+    said(proxy, asked)
+    simulator.forget()
+    status, answer = said(proxy, body([4, 5], [6]))
+    assert status == "penstock; fwd=partial; stored"
+    assert asked_for(simulator) == {"[6]": 1}
+    assert answer == direct(simulator, body([4, 5], [6]))
+    assert said(proxy, {"model": MODEL, "input": [1, 2, 3]})[0].startswith("penstock; hit")
+
+
+@pytest.mark.parametrize(("first", "then"), [("float", "base64"), ("base64", "float")])
+def test_one_entry_serves_both_encodings(
+    proxy: Proxy, simulator: Simulator, prompt: str, first: str, then: str
+) -> None:
+    said(proxy, body(prompt, encoding_format=first))
+    asked = body(prompt, encoding_format=then)
+    status, answer = said(proxy, asked)
+    assert status.startswith("penstock; hit")
+    assert answer == direct(simulator, asked)
+
+
+def test_other_dimensions_are_other_answers(proxy: Proxy, prompt: str) -> None:
+    said(proxy, body(prompt, dimensions=8))
+    status, answer = said(proxy, body(prompt, dimensions=16))
+    assert status == "penstock; fwd=miss; stored"
+    assert [len(each) for each in vectors(answer)] == [16]
+
+
+def test_the_sdk_gets_what_it_gets_without_a_proxy(proxy: Proxy, simulator: Simulator, sdk: Sdk, prompt: str) -> None:
+    texts = [f"{prompt} {number}" for number in (1, 2, 1)]
+    expected = sdk(simulator.base_url).embeddings.create(model=MODEL, input=texts)
+    for _ in range(2):
+        assert sdk(proxy.base_url).embeddings.create(model=MODEL, input=texts) == expected
+
+
+def test_each_of_a_thousand_inputs_is_asked_once_and_stands_in_its_place(
+    proxy: Proxy, simulator: Simulator, sdk: Sdk, prompt: str, clients: ThreadPoolExecutor
+) -> None:
+    luck = Random(7)
+    distinct = [f"{prompt} {number}" for number in range(500)]
+    inputs = distinct + distinct
+    luck.shuffle(inputs)
+    lists = [inputs[start : start + 100] for start in range(0, 1000, 100)]
+    client = sdk(proxy.base_url)
+    answers = list(clients.map(lambda texts: client.embeddings.create(model=MODEL, input=texts), lists))
+    counts = asked_for(simulator)
+    assert len(counts) == 500
+    assert set(counts.values()) == {1}
+    at_provider = sdk(simulator.base_url)
+    for texts, answer in zip(lists, answers, strict=True):
+        expected = at_provider.embeddings.create(model=MODEL, input=texts)
+        assert [each.embedding for each in answer.data] == [each.embedding for each in expected.data]
+        assert [each.index for each in answer.data] == list(range(100))
+
+
+def test_what_cannot_be_told_apart_goes_to_the_provider_as_it_came(
+    make_proxy: MakeProxy, scripted: Scripted, clients: ThreadPoolExecutor
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    odd: object
+    for odd in ([["a", "b"], ["c"]], [{"text": "a"}], [], {}, 7):
+        waiting = clients.submit(proxy.http.post, EMBEDDINGS, json={"model": "m", "input": odd})
+        turn = scripted.turn()
+        assert turn.body == {"model": "m", "input": odd}
+        answers(turn, {"object": "list", "data": [{"index": 0, "embedding": [1]}], "model": "m"})
+        answer = waiting.result()
+        assert answer.headers["cache-status"] == "penstock; fwd=bypass; detail=input"
+        assert answer.json()["data"][0]["embedding"] == [1]
+
+
+# Who joins, who pays.
+
+
+def test_what_is_under_way_for_another_is_joined(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    first = clients.submit(said, proxy, body("a", "bb"))
+    turn, inputs = provider.turn()
+    assert inputs == ["a", "bb"]
+    second = clients.submit(said, proxy, body("bb", "ccc"))
+    other, its_own = provider.turn()
+    assert its_own == ["ccc"]
+    third = clients.submit(said, proxy, body("bb", "a"))
+    eventually(lambda: proxy.readers() == 4)
+    provider.answer(turn)
+    provider.answer(other)
+    assert [(future.result()[0], vectors(future.result()[1])) for future in (first, second, third)] == [
+        ("penstock; fwd=miss; stored", [[1], [2]]),
+        ("penstock; fwd=partial; stored", [[2], [3]]),
+        ("penstock; fwd=miss; collapsed", [[2], [1]]),
+    ]
+
+
+def test_a_call_lives_while_any_of_its_inputs_has_a_reader(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    with Wire(proxy.url, body("a", "bb"), path=EMBEDDINGS):
+        turn, _ = provider.turn()
+        joined = clients.submit(said, proxy, body("bb"))
+        eventually(lambda: proxy.readers() == 2)
+    eventually(lambda: proxy.readers() == 1)
+    provider.answer(turn)
+    assert vectors(joined.result()[1]) == [[2]]
+    assert said(proxy, body("a"))[0].startswith("penstock; hit")  # the rest of it was kept as well
+
+
+def test_a_call_that_nobody_reads_any_more_is_ended(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    with Wire(proxy.url, body("a", "bb"), path=EMBEDDINGS):
+        turn, _ = provider.turn()
+    eventually(lambda: not proxy.flights())
+    assert turn.gone.wait(DEADLINE)
+
+
+def test_who_joined_what_was_refused_asks_for_itself(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    first = clients.submit(proxy.http.post, EMBEDDINGS, json=body("a", "far too long"))
+    turn, asked = provider.turn()
+    assert asked == ["a", "far too long"]
+    second = clients.submit(said, proxy, body("a", "bb"))
+    other, its_own = provider.turn()
+    assert its_own == ["bb"]
+    refusal = {"error": {"message": "too long", "type": "invalid_request_error", "param": "input", "code": None}}
+    answers(turn, refusal, status=400)
+    provider.answer(other)
+    again, inputs = provider.turn()
+    assert inputs == ["a"]
+    provider.answer(again)
+    assert (first.result().status_code, first.result().json()) == (400, refusal)
+    assert vectors(second.result()[1]) == [[1], [2]]
+
+
+def test_a_failure_of_what_was_joined_is_everybodys(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
+) -> None:
+    proxy = make_proxy(scripted.base_url, provider={"max_retries": 0})
+    first = clients.submit(proxy.http.post, EMBEDDINGS, json=body("a"))
+    turn, _ = provider.turn()
+    second = clients.submit(proxy.http.post, EMBEDDINGS, json=body("a", "bb"))
+    other, _ = provider.turn()
+    provider.answer(other)
+    answers(turn, {"error": {"message": "no", "type": "server_error", "param": None, "code": None}}, status=500)
+    assert [future.result().status_code for future in (first, second)] == [500, 500]
+    assert said(proxy, body("bb"))[0].startswith("penstock; hit")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [{"index": 0, "embedding": [1]}],
+        [{"index": 0, "embedding": [1]}, {"index": 0, "embedding": [2]}],
+        [{"index": 0, "embedding": [1]}, {"index": 1, "embedding": []}],
+    ],
+)
+def test_an_answer_that_lacks_a_vector_is_passed_on_and_forgotten(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor, data: list[Json]
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    for _ in range(2):
+        waiting = clients.submit(said, proxy, body("a", "bb"))
+        turn, inputs = provider.turn()
+        assert inputs == ["a", "bb"]
+        answers(turn, {"object": "list", "data": data, "model": "m"})
+        assert waiting.result()[1]["data"] == data
+
+
+def test_a_part_that_lacks_a_vector_is_an_error_for_a_list_that_holds_more(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    waiting = clients.submit(said, proxy, body("a"))
+    provider.answer(provider.turn()[0])
+    waiting.result()
+    failing = clients.submit(proxy.http.post, EMBEDDINGS, json=body("a", "bb"))
+    turn, _ = provider.turn()
+    answers(turn, {"object": "list", "data": [], "model": "m"})
+    answer = failing.result()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_bad_content_type")
+
+
+# What a request may say.
+
+
+def test_no_cache_asks_for_all_of_it_anew_and_keeps_it(proxy: Proxy, simulator: Simulator, prompt: str) -> None:
+    said(proxy, body(prompt))
+    status, _ = said(proxy, body(prompt), **{"cache-control": "no-cache"})
+    assert status == "penstock; fwd=request; stored"
+    assert set(asked_for(simulator).values()) == {2}
+
+
+def test_no_store_is_a_bypass(proxy: Proxy, simulator: Simulator, prompt: str) -> None:
+    for _ in range(2):
+        status, _ = said(proxy, body(prompt), **{"cache-control": "no-store"})
+        assert status == "penstock; fwd=bypass; detail=no-store"
+    assert set(asked_for(simulator).values()) == {2}
+
+
+def test_only_if_cached_needs_all_of_a_list(proxy: Proxy, prompt: str) -> None:
+    said(proxy, body(prompt))
+    only = {"cache-control": "only-if-cached"}
+    assert said(proxy, body(prompt), **only)[0].startswith("penstock; hit")
+    answer = proxy.http.post(EMBEDDINGS, json=body(prompt, f"{prompt} more"), headers=only)
+    assert answer.status_code == 504
+
+
+def test_an_old_answer_stands_in_for_a_provider_that_fails(make_proxy: MakeProxy, simulator: Simulator) -> None:
+    clock = FakeClock()
+    proxy = make_proxy(clock=clock, cache={"ttl": 60, "stale_if_error": 600}, provider={"max_retries": 0})
+    first = said(proxy, body("old", "older"))[1]
+    clock.ahead = 120
+    proxy.refuse_connections(10)
+    status, answer = said(proxy, body("older", "old"))
+    assert status == "penstock; hit; ttl=-60; detail=stale-if-error"
+    assert vectors(answer) == vectors(first)[::-1]
+    assert proxy.http.post(EMBEDDINGS, json=body("older", "never seen")).status_code == 502
+    (row, _) = proxy.told(2)
+    assert row.outcome == "stale"
+
+
+# What it costs.
+
+
+def test_the_ledger_has_what_was_paid_and_the_answer_what_all_of_it_takes(make_proxy: MakeProxy) -> None:
+    proxy = make_proxy(models=PRICE)
+    first = proxy.http.post(EMBEDDINGS, json=body("12345678", "1234"))
+    assert first.json()["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+    part = proxy.http.post(EMBEDDINGS, json=body("1234", "a text of 20 chars !", "12345678"))
+    assert part.json()["usage"] == {"prompt_tokens": 8, "total_tokens": 8}
+    assert (part.headers["x-penstock-cost-usd"], part.headers["x-penstock-saved-usd"]) == ("0.000005", "0.000003")
+    whole = proxy.http.post(EMBEDDINGS, json=body("12345678", "1234"))
+    assert (whole.headers["x-penstock-cost-usd"], whole.headers["x-penstock-saved-usd"]) == ("0", "0.000003")
+    rows = proxy.told(3)
+    assert [(row.outcome, row.cost, row.saved) for row in rows] == [
+        ("miss", Decimal("0.000003"), None),
+        ("miss", Decimal("0.000005"), Decimal("0.000003")),
+        ("hit", 0, Decimal("0.000003")),
+    ]
+    assert proxy.count("penstock_embedding_inputs_total", result="known") == 4
+    assert proxy.count("penstock_embedding_inputs_total", result="asked") == 3
+    assert proxy.count("penstock_saved_usd_total", cause="cache") == pytest.approx(6e-6)
+    assert proxy.count("penstock_tokens_total", kind="input") == 8
+    assert proxy.count("penstock_saved_tokens_total", kind="input") == 6
+
+
+def test_in_shadow_mode_everything_is_asked_and_what_would_have_hit_is_told(
+    make_proxy: MakeProxy, simulator: Simulator
+) -> None:
+    proxy = make_proxy(cache={"mode": "shadow"}, models=PRICE)
+    for asked in (body("a", "b"), body("b", "a", "b"), body("b", "c")):
+        said(proxy, asked)
+    assert asked_for(simulator) == {'"a"': 2, '"b"': 4, '"c"': 1}
+    assert [row.shadow for row in proxy.told(3)] == ["miss", "hit", "miss"]
+
+
+def test_a_route_never_mixes_the_vectors_of_two_models(make_proxy: MakeProxy, simulator: Simulator) -> None:
+    models = {
+        "large": {"upstream": "sim-embed-large", "price": {"input": "5"}},
+        "small": {"upstream": "sim-embed", "price": {"input": "1"}},
+    }
+    proxy = make_proxy(models=models, routes={"vectors": {"models": ["large", "small"]}})
+    asked = body("a", "b", model="vectors")
+    status, answer = said(proxy, asked)
+    assert status == "penstock; fwd=miss; stored"
+    assert vectors(answer) == vectors(direct(simulator, body("a", "b", model="sim-embed-large")))
+
+
+def test_a_vector_as_base64_is_little_endian_float32(proxy: Proxy, prompt: str) -> None:
+    plain = said(proxy, body(prompt, encoding_format="float"))[1]
+    packed = said(proxy, body(prompt, encoding_format="base64"))[1]
+    raw = base64.b64decode(vectors(packed)[0])
+    assert list(struct.unpack(f"<{len(raw) // 4}f", raw)) == vectors(plain)[0]
