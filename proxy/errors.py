@@ -6,7 +6,8 @@
     │   ├── BodyTooLarge             413
     │   ├── HeadersTooLarge          431
     │   ├── UnsupportedEncoding      415  (an encoded body)
-    │   └── UnsupportedMediaType     415  (a body that does not say it is JSON)
+    │   ├── UnsupportedMediaType     415  (a body that does not say it is JSON)
+    │   └── PreviousResponseNotFound 400  a Response that was made for another key
     ├── Unauthorized                 401  no key that is in force
     ├── Forbidden                    403  a foreign Origin, a Host that is not ours, a path that the key may not use
     │   ├── ModelNotAllowed          403  a model that the key may not call
@@ -38,6 +39,7 @@
         └── UpstreamTimeout          504  nothing came in time
 
     StartupError                     not an answer: one line for the person who starts Penstock, exit 78
+    └── DirectoryInUse               another process has the data directory
 
 The shape is OpenAI's: `{"error": {"message", "type", "param", "code"}}`. `retry = False` is sent as
 `x-should-retry: false`: a call that may have been paid is not worth paying twice.
@@ -80,6 +82,10 @@ class InvalidRequest(PenstockError):
     status = 400
     type = "invalid_request_error"
     code: str | None = None
+
+
+class PreviousResponseNotFound(InvalidRequest):
+    code = "previous_response_not_found"
 
 
 class RequestTimeout(InvalidRequest):
@@ -320,3 +326,7 @@ def late_answer(seconds: float) -> UpstreamTimeout:
 
 class StartupError(Exception):
     """Penstock cannot start as it was told to; the message names the setting's path and what to do."""
+
+
+class DirectoryInUse(StartupError):
+    """Another process has the data directory."""

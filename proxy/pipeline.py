@@ -211,7 +211,9 @@ class Pipeline:
         return self._edges.flights.find(plan.key) if plan.key is not None and plan.verdict.join else None
 
     def lead(self, plan: Plan, found: Entry | None, asker: Asker, ranked: Ranked | None) -> Live:
-        """Set aside what it may take, and begin. Raises InsufficientQuota, RateLimited or Overloaded."""
+        """Set aside what it may take, and begin. Raises the refusals of `begin`, Overloaded or InvalidRequest."""
+        if not self._terms.shared:
+            self._edges.router.check_held(plan.call)
         claimed = self._edges.claims.first(asker.grant, ranked.ranking.order) if ranked is not None else Claimed()
         try:
             reader = self._edges.flights.lead(
@@ -270,14 +272,19 @@ class Pipeline:
     def _learn(self, job: Job, ranked: Ranked | None, began: float) -> None:
         """What a whole answer teaches of who gave it."""
         recording, recorder, option = job.flight.recording, job.recorder, job.flight.served
-        if ranked is None or recorder is None or option is None or not isinstance(recording.end, Clean):
+        if recorder is None or option is None or not isinstance(recording.end, Clean):
             return
         if recording.head is None or recording.head.status != 200 or recorder.progress.flaw() is not None:
+            return
+        router, name = self._edges.router, recorder.progress.name
+        if name is not None:
+            router.learned.holds(name, job.asker.grant.id, option.target.place(job.account), began)
+        if ranked is None:
             return
         timed = recording.head.kind == "stream" and recording.times and not recording.dropped
         first = recording.times[0] if timed else None
         usage = job.flight.bill.usage if job.flight.bill is not None else None
-        self._edges.router.learn(ranked, option, usage, recorder.progress.name, first=first, began=began)
+        router.learn(ranked, option, usage, first=first, began=began)
 
     async def _look_up(self, plan: Plan) -> Entry | None:
         key, call = plan.key, plan.call

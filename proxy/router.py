@@ -27,7 +27,14 @@ from proxy.core.ranking import Ask, Estimate, Ranking, View, estimate, rank
 from proxy.core.recording import Recording
 from proxy.core.routing import Choice, Option
 from proxy.core.usage import said
-from proxy.errors import NoModelFits, OverCostCap, OverLimit, PenstockError, UpstreamUnavailable
+from proxy.errors import (
+    NoModelFits,
+    OverCostCap,
+    OverLimit,
+    PenstockError,
+    PreviousResponseNotFound,
+    UpstreamUnavailable,
+)
 from proxy.interfaces import Clock, Limiter
 
 A_TOKEN: Final = 4  # bytes, more or less
@@ -166,21 +173,21 @@ class Router:
         finally:
             self.learned.ended(ranked.asked, ranked.order[0])
 
-    def learn(
-        self,
-        ranked: Ranked,
-        option: Option,
-        usage: Usage | None,
-        name: str | None = None,
-        *,
-        first: float | None,
-        began: float,
-    ) -> None:
-        """This option gave a whole answer to a call that began then; `first`: seconds to its first event, None where it
-        did not stream. `name`: under which its provider may hold it.
+    def check_held(self, call: Call) -> None:
+        """Where clients share an account at a provider, none goes on from what is held there for another.
+
+        Raises InvalidRequest.
         """
-        if name is not None:
-            self.learned.holds(name, ranked.asked.place(option), began)
+        name = call.body.get("previous_response_id")
+        if call.owner and name and self.learned.is_anothers(name, call.owner, self._clock.wall()):
+            raise PreviousResponseNotFound(
+                f"Previous response with id {name!r} not found.", param="previous_response_id"
+            )
+
+    def learn(self, ranked: Ranked, option: Option, usage: Usage | None, *, first: float | None, began: float) -> None:
+        """This option gave a whole answer to a call that began then; `first`: seconds to its first event, None where it
+        did not stream.
+        """
         found = next((each for each in ranked.ranking.order if each.option is option), None)
         if found is not None:
             self.learned.answered(ranked.asked, found, usage, first=first, began=began)

@@ -86,11 +86,11 @@ def asked_of(choice: Choice, account: str, call: Call, links: Links, counted: Co
     )
 
 
-def link_of_state(name: object) -> bytes | None:
-    """What stands for an answer that a provider holds under this name, if it is one."""
+def link_of_state(name: object, owner: str = "") -> bytes | None:
+    """What stands for an answer that a provider holds under this name, if it is one; or for its being this key's."""
     if not isinstance(name, str) or not name:
         return None
-    return hashlib.blake2b(name.encode(), digest_size=LENGTH, person=b"state").digest()
+    return hashlib.blake2b(f"{owner} {name}".encode(), digest_size=LENGTH, person=b"state").digest()
 
 
 class Learned:
@@ -198,11 +198,18 @@ class Learned:
             self._experience.streamed(place, first)
         self._changed = True
 
-    def holds(self, name: str, place: Place, now: float) -> None:
-        """The provider there keeps an answer under this name, for other requests to refer to."""
-        if (link := link_of_state(name)) is not None:
-            self._conversations.given(link, place, now)
-            self._changed = True
+    def holds(self, name: str, owner: str, place: Place, now: float) -> None:
+        """The provider there keeps an answer under this name, for other requests of this key to refer to."""
+        for link in (link_of_state(name), link_of_state(name, owner)):
+            if link is not None:
+                self._conversations.given(link, place, now)
+                self._changed = True
+
+    def is_anothers(self, name: object, owner: str, now: float) -> bool:
+        """Was the answer that is kept under this name made for another key, and not for this one?"""
+        since = now - self._kept_for
+        made = self._conversations.maker(link_of_state(name), since)
+        return made is not None and self._conversations.maker(link_of_state(name, owner), since) is None
 
     def given_again(self, links: Links, place: Place, now: float) -> None:
         """An answer of this place came out of the cache: its conversation stays with it all the same."""

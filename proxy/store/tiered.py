@@ -99,7 +99,8 @@ class TieredStore(Generic[E]):
             some = rest[start : start + _MANY]
             entries = await asyncio.gather(*map(self.get, some))
             found |= {key: entry for key, entry in zip(some, entries, strict=True) if entry is not None}
-        return found
+        # While the last of them was looked for, a put may have come for the first.
+        return found | {key: entry for key in rest if key not in found and (entry := self._near(key)) is not None}
 
     async def learn(self) -> None:
         """Learn which keys the disk holds; until then, and if that fails, every miss asks it."""
