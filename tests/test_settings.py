@@ -95,6 +95,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
                 "total_timeout": 3600.0,
                 "max_event": 1024**2,
                 "usage": "ask",
+                "endpoints": None,
                 "max_retries": 2,
                 "breaker_failures": 5,
                 "queue_timeout": 60.0,
