@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from proxy.settings import Log, Settings
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from proxy.batch.command import Own
     from proxy.ledger.sums import By
     from proxy.report import Format
 
@@ -361,9 +363,18 @@ def _console() -> "Console":
 @click.option(
     "-H", "--header", "headers", multiple=True, metavar="NAME:VALUE", help="With a header, such as x-penstock-route."
 )
+@click.option(
+    "--endpoint",
+    type=click.Choice(["chat", "responses", "completions", "embeddings"]),
+    default="chat",
+    show_default=True,
+    help="What it is a request to.",
+)
 @_data_dir
-def explain(request: IO[bytes], config: Path, key: str | None, headers: tuple[str, ...], data_dir: Path | None) -> None:
-    """Rank who would answer the chat completion in the file REQUEST (-: from stdin), and say why. Asks no provider.
+def explain(
+    request: IO[bytes], config: Path, key: str | None, headers: tuple[str, ...], endpoint: str, data_dir: Path | None
+) -> None:
+    """Rank who would answer the request in the file REQUEST (-: from stdin), and say why. Asks no provider.
 
     What a proxy has learned so far, its keys and what they spent is read from its data directory; one that is running
     writes what it learned down each second.
@@ -375,7 +386,7 @@ def explain(request: IO[bytes], config: Path, key: str | None, headers: tuple[st
     said = dict(_header(each) for each in headers)
     raw = request.read()
     with _of_keys():
-        code = run(raw, settings, price_table(settings), _console(), key=key, headers=said)
+        code = run(raw, settings, price_table(settings), _console(), key=key, headers=said, endpoint=endpoint)
     sys.exit(code)
 
 
@@ -407,6 +418,60 @@ def simulate(trace: Path, config: Path, route: str | None, limit: int | None, bl
     settings = load_settings(config)
     table = price_table(settings)
     sys.exit(run_simulate(trace, settings, table, _console(), route=route, limit=limit, block=block))
+
+
+@main.command()
+@click.argument("requests", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The file of the results.")
+@_config
+@click.option("--upstream", metavar="URL", help="The provider's base URL, in place of settings.")
+@click.option("--proxy", metavar="URL", help="Ask the proxy that runs there, in place of settings.")
+@click.option("--key-env", metavar="NAME", help="The variable that holds your key. [default: OPENAI_API_KEY]")
+@click.option("--concurrency", type=click.IntRange(1, 500), default=16, show_default=True, help="Requests at once.")
+@click.option("--dry-run", is_flag=True, help="Ask nobody and write nothing: say what it would cost.")
+@_data_dir
+def batch(
+    requests: Path, output: Path | None, key_env: str | None, concurrency: int, dry_run: bool, **how: Any
+) -> None:
+    """Ask every request in the file REQUESTS, which is in OpenAI's format of a batch: a JSON object a line.
+
+    They go through the whole machinery, cache and limits included. May be stopped at any time, and started again: what
+    was answered is not asked again. Exit 1 if a line has an error, 130 if it was stopped.
+
+    \b
+    penstock batch requests.jsonl -o results.jsonl --config penstock.toml
+    penstock batch requests.jsonl -o results.jsonl --proxy http://127.0.0.1:8080
+    """
+    from proxy.batch import command  # noqa: PLC0415 - the other commands start without it
+
+    key = os.environ.get(key_env or "OPENAI_API_KEY", "").strip() or None
+    if key_env is not None and key is None:
+        raise StartupError(f"--key-env: the environment variable {key_env} is not set.")
+    if dry_run:
+        if how["proxy"] is not None:
+            raise StartupError("--dry-run: it asks nobody, so name the settings of that proxy with --config.")
+        run = partial(command.dry_run, requests, output, _own(how, asking=False))
+    elif output is None:
+        raise click.UsageError("name the file of the results with --output.")
+    else:
+        where = _own(how) if how["proxy"] is None else _there(how)
+        run = partial(command.run_batch, requests, output, where, concurrency=concurrency)
+    sys.exit(run(key=key, console=_console()))
+
+
+def _own(how: dict[str, Any], *, asking: bool = True) -> "Own":
+    """A proxy as `serve` would run it. `asking`: it needs its providers' keys."""
+    from proxy.batch.command import Own  # noqa: PLC0415 - the other commands start without it
+
+    settings = _settings(how["config"], how["upstream"], _overrides(None, None, how["data_dir"]))
+    return Own(settings, _api_keys(settings) if asking else {}, client_keys(settings))
+
+
+def _there(how: dict[str, Any]) -> str:
+    """The address of a proxy that runs."""
+    if any(how[name] is not None for name in ("config", "upstream", "data_dir")):
+        raise StartupError("--proxy: that proxy has settings and data of its own; name no others.")
+    return str(how["proxy"])
 
 
 @main.command()

@@ -20,9 +20,10 @@ from proxy.core.budget import WORDS as PERIODS
 from proxy.core.budget import window
 from proxy.core.call import Call, read_call
 from proxy.core.chain import account_of, links_for, namespace_of
+from proxy.core.dialect import BY_PATH
 from proxy.core.learned import Learned
 from proxy.core.ranking import Estimate
-from proxy.core.routing import Choice
+from proxy.core.routing import Choice, Routes
 from proxy.errors import InvalidRequest, NotFound, PenstockError, StartupError
 from proxy.keys import known_keys
 from proxy.ledger.spending import spent_in
@@ -33,6 +34,7 @@ from proxy.store.notebook import Notebook
 from proxy.store.secret import read_secret
 
 WIDE = 110  # columns of a terminal that has room for all
+PATHS = {dialect.name: path for path, dialect in BY_PATH.items()}
 
 WHY = {
     "pinned": "it made the calls or the reasoning that this conversation goes on from",
@@ -46,28 +48,45 @@ WHY = {
 
 
 def explain(
-    raw: bytes, settings: Settings, table: Table, console: Console, *, key: str | None, headers: Mapping[str, str]
+    raw: bytes,
+    settings: Settings,
+    table: Table,
+    console: Console,
+    *,
+    key: str | None,
+    headers: Mapping[str, str],
+    endpoint: str = "chat",
 ) -> int:
-    """Print the ranking of one request. `key`: name or id of the client's key. 1: nobody may be asked.
+    """Print the ranking of one request to this endpoint. `key`: name or id of the client's key. 1: nobody may be asked.
 
     Raises StartupError, OSError.
     """
     clock = SystemClock()
     grant = _grant(settings, key, clock.wall())
-    left = _left(settings.data.directory, grant, clock.wall())
-    call, routes = _call(raw, grant, headers), routes_of(settings, table)
+    left = left_of(settings.data.directory, grant, clock.wall())
+    call, routes = _call(PATHS[endpoint], raw, grant, headers), routes_of(settings, table)
     try:
         grant.check_model(call.model)
-        choice = routes.choice(call.model, call.directives.route, grant.may_call)
-        others = routes.choice(call.model, call.directives.route).options
+        choice = routes.choice(call.model, call.directives.route, grant.may_call, endpoint)
     except PenstockError as error:
         raise StartupError(f"the request: {error.message}") from None
     ranked = asyncio.run(_consider(call, choice, settings, clock, left))
     console.print(_shown(ranked, wide=console.width >= WIDE))
-    forbidden = [f"{each.name}: this key may not call it" for each in others if each not in choice.options]
-    for note in [*forbidden, *_notes(ranked, call), *_of_budget(grant, left)]:
+    for note in [*_left_out(routes, call, choice, grant), *_notes(ranked, call), *_of_budget(grant, left)]:
         console.print(note, markup=False, highlight=False)
     return 0 if ranked.ranking.order else 1
+
+
+def _left_out(routes: Routes, call: Call, choice: Choice, grant: Grant) -> Iterable[str]:
+    """Models of the route that are not even ranked, and why."""
+    wish, endpoint = call.directives.route, call.dialect.name
+    allowed = routes.choice(call.model, wish, grant.may_call, None).options
+    for each in routes.choice(call.model, wish, endpoint=None).options:
+        if each not in allowed:
+            yield f"{each.name}: this key may not call it"
+        elif each not in choice.options:
+            other = f"its vectors are not those of {choice.baseline.name}"
+            yield f"{each.name}: {other if routes.has(each, endpoint) else f'it has no {endpoint}'}"
 
 
 def _grant(settings: Settings, key: str | None, now: float) -> Grant:
@@ -82,7 +101,7 @@ def _grant(settings: Settings, key: str | None, now: float) -> Grant:
     return found.grant
 
 
-def _left(directory: Path, grant: Grant, now: float) -> Decimal | None:
+def left_of(directory: Path, grant: Grant, now: float) -> Decimal | None:
     """USD of its budget; None: it has none. What is under way has spent what was set aside for it."""
     if grant.budget is None:
         return None
@@ -96,17 +115,17 @@ def _of_budget(grant: Grant, left: Decimal | None) -> Iterable[str]:
         yield f"Of this key's budget of {whole} {rest:f} are left."
 
 
-def _call(raw: bytes, grant: Grant, headers: Mapping[str, str]) -> Call:
+def _call(path: str, raw: bytes, grant: Grant, headers: Mapping[str, str]) -> Call:
     said = {name.lower().encode(): value.encode() for name, value in headers.items()}
     try:
-        return read_call("chat/completions", raw, said, grant=grant)
+        return read_call(path, raw, said, grant=grant)
     except InvalidRequest as error:
         raise StartupError(f"the request: {error.message}") from None
 
 
 async def _consider(call: Call, choice: Choice, settings: Settings, clock: SystemClock, left: Decimal | None) -> Ranked:
     directory = settings.data.directory
-    learned = _learned(directory, settings, clock)
+    learned = learned_in(directory, settings, clock)
     secret = read_secret(directory) or b""
     pays = any(settings.providers[option.target.provider].effective_auth == "client" for option in choice.options)
     namespace = namespace_of(call, client_pays=pays, shared=settings.cache.shared)
@@ -115,7 +134,8 @@ async def _consider(call: Call, choice: Choice, settings: Settings, clock: Syste
     return await Router(learned, clock).consider(call, choice, account, links, left)
 
 
-def _learned(directory: Path, settings: Settings, clock: SystemClock) -> Learned:
+def learned_in(directory: Path, settings: Settings, clock: SystemClock) -> Learned:
+    """What a proxy on this data directory has learned so far. Raises StartupError: it cannot be read."""
     never = {name: provider.breaker_failures for name, provider in settings.providers.items()}
     learned = Learned(Health(at=never), kept_for=settings.cache.ttl)
     kept = Notebook(directory).read()

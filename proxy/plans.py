@@ -14,7 +14,8 @@ from proxy.core import canonical, policy
 from proxy.core.access import Grant
 from proxy.core.call import Call
 from proxy.core.chain import Links, account_of, links_for, namespace_of
-from proxy.core.dialect import EMBEDDINGS
+from proxy.core.dialect import EMBEDDINGS, RESPONSES
+from proxy.core.echo import Echo, echo_of
 from proxy.core.embeddings import Input, asking, common_of, inputs_of
 from proxy.core.likeness import as_chat
 from proxy.core.policy import Rules, Verdict
@@ -54,7 +55,7 @@ class Plan:
     Follows from the call, its key's rights, the settings and `reports_usage` (of the providers, who may find out that
     they do not). `ranked`: whether who may answer is ranked, and that before anybody leads: then the request may be
     refused for its cost. `links`: its prompt as a chain, where that decides who answers. `pieces`: what it asks for one
-    by one, each once; `places`: which of them stands at each place of its list.
+    by one, each once; `places`: which of them stands at each place of its list. `echo`: what its answer repeats of it.
     """
 
     call: Call
@@ -67,6 +68,7 @@ class Plan:
     reports_usage: bool
     pieces: tuple[Piece, ...] = ()
     places: tuple[int, ...] = ()
+    echo: Echo | None = None
 
     @property
     def keys(self) -> tuple[bytes, ...]:
@@ -129,6 +131,7 @@ class Plans:
             reports_usage=self.reports_usage(choice),
             pieces=pieces,
             places=places,
+            echo=echo_of(call.body, self.terms.ignore) if call.dialect is RESPONSES else None,
         )
 
     def reduced(self, plan: Plan, pieces: Sequence[Piece]) -> Plan:

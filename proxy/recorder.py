@@ -30,6 +30,7 @@ from proxy.interfaces import Provider, Reply
 
 # A provider may hold the connection open after `[DONE]`; an answer that said so is not kept waiting for longer.
 GRACE_AFTER_DONE = 5.0
+AT_ONCE = 1 << 20  # bytes of JSON that are read on the loop: some milliseconds
 
 
 class Watchdog:
@@ -128,7 +129,10 @@ class Recorder:
                 return Broken(UpstreamTruncated("The provider's answer is not whole: its JSON does not end."))
         elif head.status == 200:
             body = b"".join(event.raw for event in recording.events)
-            self.progress.take(body)
+            if len(body) <= AT_ONCE:
+                self.progress.take(body)
+            else:
+                await asyncio.to_thread(self.progress.take, body)
             # An error that calls itself an answer may quote the key; so may one that cannot be read.
             wrong = self.progress.error is not None or self.progress.malformed
             if wrong and (scrubbed := self.provider.scrub(body)) != body:

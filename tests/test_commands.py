@@ -377,6 +377,7 @@ def test_what_the_command_line_says_goes_over_the_file(simulator: Simulator, tmp
         ["demo"],
         ["explain"],
         ["simulate"],
+        ["batch"],
         ["cache"],
         ["keys"],
         ["keys", "create"],

@@ -34,14 +34,21 @@ MODELS = {"alpha": model("alpha", "9", "9"), "beta": model("beta", "1", "2")}
 
 
 def shown(
-    directory: Path, sections: Json, body: Json | bytes, *, key: str | None = None, width: int = 200, **headers: str
+    directory: Path,
+    sections: Json,
+    body: Json | bytes,
+    *,
+    key: str | None = None,
+    width: int = 200,
+    endpoint: str = "chat",
+    **headers: str,
 ) -> tuple[int, str]:
     """The exit code, and what is printed. Nobody listens at the provider's address."""
     settings = read_settings(proxy_table("http://127.0.0.1:9/v1", directory, {}, sections), source="test")
     console = Console(file=io.StringIO(), width=width)
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     said = {name.replace("_", "-"): value for name, value in headers.items()}
-    code = explain(raw, settings, price_table(settings), console, key=key, headers=said)
+    code = explain(raw, settings, price_table(settings), console, key=key, headers=said, endpoint=endpoint)
     return code, console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -203,3 +210,52 @@ def test_a_narrow_terminal_shows_every_figure_and_a_wide_one_the_rest(tmp_path: 
     assert "provider" not in narrow
     assert all(len(line) <= 80 for line in narrow.splitlines())
     assert "provider" in shown(tmp_path, routing(**MODELS), ask("Hello", model="any"), width=120)[1]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "asked"),
+    [
+        ("responses", {"input": "word " * 100, "max_output_tokens": 7}),
+        ("completions", {"prompt": "word " * 100, "max_tokens": 7}),
+        ("chat", {"messages": [{"role": "user", "content": "word " * 100}], "max_tokens": 7}),
+    ],
+)
+def test_a_request_to_any_endpoint_is_counted_by_what_it_says(endpoint: str, asked: Json, tmp_path: Path) -> None:
+    code, text = shown(tmp_path, routing(**MODELS), {"model": "any", **asked}, endpoint=endpoint)
+    assert code == 0
+    (row,) = [line for line in text.splitlines() if "│ beta " in line]
+    prompt, _, answer = (int(each) for each in row.split("│")[3:6])
+    assert 100 <= prompt < 120
+    assert answer == 7
+
+
+def test_what_is_no_request_to_that_endpoint_is_said(tmp_path: Path) -> None:
+    body = {"model": "any", "input": "Hello", "max_output_tokens": "few"}
+    with pytest.raises(StartupError, match="the request: `max_output_tokens` must be a whole number or null"):
+        shown(tmp_path, routing(**MODELS), body, endpoint="responses")
+    assert shown(tmp_path, routing(**MODELS), body | {"messages": []})[0] == 0
+
+
+def test_an_embedding_has_a_prompt_and_no_answer(tmp_path: Path) -> None:
+    body = {"model": "any", "input": ["word " * 100, "more"]}
+    sections = {**routing(alpha=model("alpha", "9", "9")), "routes": {"any": {"models": ["alpha"]}}}
+    code, text = shown(tmp_path, sections, body, endpoint="embeddings")
+    assert code == 0
+    (row,) = [line for line in text.splitlines() if "│ alpha " in line]
+    assert [each.strip() for each in row.split("│")[4:6]] == ["0", "0"]
+
+
+def test_models_without_the_endpoint_are_named_with_the_reason(tmp_path: Path) -> None:
+    sections = routing(**MODELS)
+    known = {"embed": {"upstream": "text-embedding-3-small"}, "embed-2": {"upstream": "text-embedding-3-large"}}
+    sections["models"] |= known
+    sections["routes"]["any"] = {"models": ["beta", "embed-2", "embed"]}
+    code, text = shown(tmp_path, sections, {"model": "any", "messages": []})
+    assert code == 0
+    assert "embed: it has no chat\n" in text
+    assert "embed-2: it has no chat\n" in text
+    assert "beta: it has no" not in text
+    sections["routes"]["any"] = {"models": ["embed-2", "embed"]}
+    text = shown(tmp_path, sections, {"model": "any", "input": "Hello"}, endpoint="embeddings")[1]
+    assert "embed: its vectors are not those of embed-2\n" in text
+    assert "embed-2 is asked first: nobody else may be asked." in text

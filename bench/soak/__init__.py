@@ -32,6 +32,7 @@
     ending.py     S3, O1  proxies that end
     standing.py   O3  checks that stand
     crowded.py    O4  more than there is room for
+    batches.py    BA  batches that are stopped and killed
     passing.py    PT  bodies of any size, through
     equal.py      EQ  whatever is asked, directly and through the proxy (requests.py makes it up)
 

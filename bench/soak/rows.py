@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bench.soak import (
     at_once,
+    batches,
     books,
     budgets,
     crowded,
@@ -104,6 +105,7 @@ ROWS = (
     Row(
         "O5", "5,000 requests of all kinds by five keys, SIGTERM; the ledger beside the provider's list", books.balanced
     ),
+    Row("BA", "batches of 5,000 lines, stopped once and killed once: in one process, over HTTP", batches.interrupted),
     Row("PT", "8 MB and 200 MB passed through, up in one piece and in chunks, and down", passing.bodies),
     Row("EQ", "2,000 random requests, good, refused and passed through: direct, cold, warm", equal.equal),
 )

@@ -13,6 +13,7 @@ import msgspec
 
 from pricing.cost import Usage
 from proxy.core.dialect import Dialect
+from proxy.core.echo import Echo, echoing_all
 from proxy.core.recording import Kind
 from proxy.core.sse import Decoder, Event
 from proxy.core.view import as_stream, template_of
@@ -67,10 +68,13 @@ class Entry:
     times: Sequence[float]
     worth: Worth = field(default_factory=Worth)
     _templates: dict[tuple[bool, bool], list[bytes]] = field(default_factory=dict)
+    _repeated: dict[str, bytes] = field(default_factory=dict)  # the echo that its events are known to hold
 
     @property
     def footprint(self) -> int:
         """Bytes of memory that this entry is charged for."""
+        if self.meta.form is not None:  # of which no template is made
+            return len(self.body) + _OVERHEAD
         return len(self.body) * (1 + _TEMPLATES) + len(self.times) * _PER_EVENT + _OVERHEAD
 
     def serves(self, *, stream: bool, usage: bool) -> bool:
@@ -91,13 +95,20 @@ class Entry:
         last = decoder.close()  # its blank line may end in a CR, behind which an LF could have come
         return events if last is None else [*events, last]
 
-    def frames(self, dialect: Dialect, *, usage: bool, new_id: bytes | None) -> list[bytes]:
+    def frames(self, dialect: Dialect, *, usage: bool, new_id: bytes | None, echo: Echo | None = None) -> list[bytes]:
         """The stream as a client that asked for usage, or did not, sees it, event by event."""
         strip = self.meta.usage_asked and not usage
-        return as_stream(dialect, self.meta.kind, self.events(), usage=usage, strip_usage=strip, new_id=new_id)
+        events = echoing_all(self.meta.kind, self.events(), echo)
+        return as_stream(dialect, self.meta.kind, events, usage=usage, strip_usage=strip, new_id=new_id)
 
-    def template(self, dialect: Dialect, *, stream: bool, usage: bool) -> list[bytes]:
+    def template(self, dialect: Dialect, *, stream: bool, usage: bool, echo: Echo | None = None) -> list[bytes]:
         """The whole body, cut where the id goes: `id.join(template)` is what a client receives."""
+        if echo and echo != self._repeated:
+            asked, events = self.meta.usage_asked, echoing_all(self.meta.kind, self.events(), echo)
+            if b"".join(event.raw for event in events) != self.body:
+                return template_of(dialect, self.meta.kind, events, stream=stream, usage=usage, usage_asked=asked)
+            self._repeated.clear()
+            self._repeated.update(echo)
         wanted = (stream, stream and usage)
         found = self._templates.get(wanted)
         if found is None:

@@ -14,6 +14,7 @@ from proxy.core.bill import NOTHING
 from proxy.core.books import UNDECIDED, Answered, cut
 from proxy.core.call import Call
 from proxy.core.dialect import Dialect
+from proxy.core.echo import Echo, echoing_all
 from proxy.core.recording import Broken, Head
 from proxy.core.sse import PING
 from proxy.core.status import forward_status, hit_status, list_status, passed_status, unanswered_status
@@ -35,8 +36,8 @@ from proxy.endpoints.forms import (
 from proxy.endpoints.intake import ClientLeftError
 from proxy.endpoints.money import comment, list_money, live_money
 from proxy.errors import InsufficientQuota, Overloaded, PenstockError, ShuttingDown, UpstreamError
+from proxy.gathered import Listed
 from proxy.interfaces import Visit
-from proxy.piecemeal import Listed
 from proxy.pipeline import Hit, Live
 from proxy.plans import Plan
 
@@ -171,6 +172,10 @@ class Answer:
             shadow=None if live is None else live.plan.verdict.shadow,
         )
 
+    @property
+    def _echo(self) -> Echo | None:
+        return None if self._plan is None else self._plan.echo
+
     def _new_id(self, dialect: Dialect) -> bytes | None:
         """For a reader that is not the first of its recording; JSON text. None: its id stays."""
         return b'"' + self._ids.answer(dialect.id_prefix) + b'"' if dialect.id_prefix else None
@@ -291,7 +296,7 @@ class Answer:
 
     async def hit(self, call: Call, hit: Hit) -> None:
         """All at once."""
-        template = hit.entry.template(call.dialect, stream=call.stream, usage=call.wants_usage)
+        template = hit.entry.template(call.dialect, stream=call.stream, usage=call.wants_usage, echo=self._echo)
         headers = self._hit_headers(call, hit)
         self._first_byte()
         self._token = self._first if call.stream else None
@@ -311,7 +316,8 @@ class Answer:
 
     async def replay(self, call: Call, hit: Hit) -> None:
         """At the pace at which it first came."""
-        frames = hit.entry.frames(call.dialect, usage=call.wants_usage, new_id=self._new_id(call.dialect))
+        dialect, usage = call.dialect, call.wants_usage
+        frames = hit.entry.frames(dialect, usage=usage, new_id=self._new_id(dialect), echo=self._echo)
         times = hit.entry.times
         await self._start(200, self._hit_headers(call, hit))
         began = self._now()
@@ -391,7 +397,9 @@ class Answer:
         if not live.collapsed or head.status != 200 or not recording.convertible:
             body = b"".join(event.raw for event in recording.events)
         else:
-            template = recording_template(call.dialect, recording, head, stream=wants_stream, usage=call.wants_usage)
+            template = recording_template(
+                call.dialect, recording, head, stream=wants_stream, usage=call.wants_usage, echo=self._echo
+            )
             body = self._ids.answer(call.dialect.id_prefix).join(template)
             media = EVENT_STREAM if wants_stream else JSON
         self._first_byte()
@@ -410,13 +418,14 @@ class Answer:
         reader, recording = live.reader, live.reader.recording
         new_id = self._new_id(call.dialect) if live.collapsed else None
         strip = head.usage_asked and not call.wants_usage
+        echo = self._echo if live.collapsed else None
         keeps = live.plan.key is not None and reader.flight.ttl > 0  # if it turns out whole
         headers = self._live_headers(live, head, keeps=keeps)
         await self._start(200, [(b"content-type", head.content_type), UNBUFFERED, *headers])
         self._first_byte()
         with self._streaming(), Heartbeat(live.reader):
             while True:
-                events = await reader.more()
+                events = echoing_all("stream", await reader.more(), echo)
                 body = b"".join([shown(event, strip_usage=strip, new_id=new_id) for event in events])
                 if recording.end is not None and reader.position == recording.length:
                     break

@@ -10,5 +10,6 @@ What the pipeline is given is tiered.TieredStore. In this package:
     purges.py  what was purged, across processes
     lock.py    one process owns a data directory
     secret.py  what the keys of entries are made with
+    glance.py  a look from outside, that changes nothing
     files.py   small files that are replaced whole
 """

@@ -103,7 +103,7 @@ class DiskTier:
         except FAILURES as error:
             self._failed(error)
             raise
-        return None if value is None else _blob(key, value)
+        return None if value is None else blob_of(key, value)
 
     def put(self, key: bytes, blob: bytes, expire: float) -> None:
         """Keep the blob for `expire` seconds. One larger than the limit is not kept. Raises FAILURES."""
@@ -269,7 +269,8 @@ def _start(row: RowHead) -> bytes:
     return row.head[start:] if row.head[_HEAD.size : start] == row.key else b""
 
 
-def _blob(key: bytes, value: bytes) -> bytes:
+def blob_of(key: bytes, value: bytes) -> bytes:
+    """What was put under this key, of what lies there. Raises RowError: it is another's, or cut."""
     head = _head(key, max(0, len(value) - _HEAD.size - len(key)))
     if not value.startswith(head):
         raise RowError("a value of another key or length")

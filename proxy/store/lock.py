@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from proxy.errors import StartupError
+from proxy.errors import DirectoryInUse
 from proxy.store.files import private_directory
 
 
@@ -26,7 +26,7 @@ class DataLock:
     def acquire(self) -> None:
         """Take the lock until `release` or the end of the process.
 
-        Raises StartupError where another process holds it, OSError where the directory can't be written.
+        Raises DirectoryInUse where another process holds it, OSError where the directory can't be written.
         """
         private_directory(self._directory)
         held = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -37,7 +37,7 @@ class DataLock:
         except BlockingIOError:
             owner = _owner(held)
             os.close(held)
-            raise StartupError(_taken(self._directory, owner)) from None
+            raise DirectoryInUse(_taken(self._directory, owner)) from None
         except OSError:
             os.close(held)
             raise

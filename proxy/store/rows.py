@@ -89,13 +89,13 @@ class ByteDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no types
             raise TypeError("values are read whole")
         if mode == MODE_RAW and type(value) is bytes and filename is None:
             return value
-        if mode == MODE_BINARY and value is None and _is_ours(filename):
+        if mode == MODE_BINARY and value is None and is_ours(filename):
             return read_value(Path(self._directory, str(filename)))
         raise RowError("a value that is not bytes")
 
     def remove(self, file_path: object) -> None:
         # Rows say which files go when they are replaced or culled: a planted one must not choose.
-        if _is_ours(file_path):
+        if is_ours(file_path):
             super().remove(file_path)
 
     def settle(self, *, stored: bool) -> None:
@@ -183,7 +183,7 @@ class RowCache(diskcache.Cache):  # type: ignore[misc]
 
     def _head(self, number: int, mode: object, filename: object, size: int) -> bytes:
         try:
-            if mode == MODE_BINARY and _is_ours(filename):
+            if mode == MODE_BINARY and is_ours(filename):
                 return read_value(Path(self._directory, str(filename)), size)
             # A select would read the whole value to cut it.
             with self._con.blobopen("Cache", "value", number, readonly=True) as value:
@@ -216,5 +216,6 @@ def read_value(path: Path, limit: int = -1) -> bytes:
         return file.readall() if limit < 0 else file.read(limit)
 
 
-def _is_ours(name: object) -> bool:
+def is_ours(name: object) -> bool:
+    """Could diskcache have given this name to a value's file?"""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None

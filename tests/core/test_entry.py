@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pricing.cost import Usage
-from proxy.core.dialect import CHAT
+from proxy.core.dialect import CHAT, RESPONSES
 from proxy.core.entry import MAGIC, Entry, Meta, Worth, make_entry, meta_of, pack, unpack
 from proxy.core.recording import Kind
 from proxy.core.sse import DONE, Decoder, Event, encode
@@ -317,3 +317,14 @@ def test_templates_beyond_what_is_charged_are_made_anew_each_time() -> None:
     assert entry.template(CHAT, stream=True, usage=True) == once
     assert not entry._templates
     assert held_by(entry) <= entry.footprint
+
+
+def test_a_response_that_is_given_again_repeats_what_its_own_request_said() -> None:
+    said = {"id": "resp_1", "object": "response", "status": "completed", "output": [], "metadata": {"a": "1"}}
+    body = json.dumps(said, separators=(",", ":")).encode()
+    entry = Entry(meta(kind="json"), body, ())
+    for echo, metadata in (({"metadata": b'{"a":"1"}'}, {"a": "1"}), ({"metadata": b"{}"}, {}), ({}, {"a": "1"})):
+        whole = b"".join(entry.template(RESPONSES, stream=False, usage=True, echo=echo))
+        assert json.loads(whole)["metadata"] == metadata
+        blocks = entry.frames(RESPONSES, usage=True, new_id=None, echo=echo)
+        assert [json.loads(block.partition(b"data: ")[2])["response"]["metadata"] for block in blocks] == [metadata] * 3
