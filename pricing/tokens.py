@@ -193,6 +193,14 @@ def messages_of(body: Mapping[str, Any]) -> list[object]:
     return messages if type(messages) is list else [messages]
 
 
+def is_bare(body: Mapping[str, Any]) -> bool:
+    """Does it hold texts or token arrays in place of messages, which are no conversation and get no answer of one?"""
+    messages = messages_of(body)
+    return bool(messages) and all(
+        type(each) is str or (type(each) is list and each and type(each[0]) is int) for each in messages
+    )
+
+
 def most(body: Mapping[str, Any]) -> Prompt:
     """As much as this body's prompt may be: fast and with nothing loaded.
 
@@ -241,7 +249,8 @@ class _Reader:
         """What is no message: once for a body."""
         self._declare(body.get("tools"), body.get("functions"))
         self._shape(body.get("response_format"))
-        self.frame += AT_THE_END
+        if not is_bare(body):
+            self.frame += AT_THE_END
         self.tools += AFTER_TOOLS  # counts only if there are functions
 
     def prompt(self, encoding: Name) -> Prompt:

@@ -13,13 +13,14 @@ from typing import Any, Final
 import msgspec
 
 from pricing.encodings import Name
-from pricing.tokens import Counting, Prompt, messages_of, read_frame, read_message
+from pricing.tokens import Counting, Prompt, is_bare, messages_of, read_frame, read_message
 from proxy.core.call import Call
 from proxy.core.memo import Memo
 
 LENGTH: Final = 12  # bytes of a link
 MESSAGES: Final = 5000  # that are told apart
 DECLARED: Final = ("tools", "functions", "response_format")  # what stands before the messages
+BARE: Final = "bare"  # texts that are no conversation are framed otherwise
 REMEMBERED: Final = 16 * 1024 * 1024  # bytes of counts that are remembered
 _WEIGHT: Final = 500  # bytes of one, generously
 
@@ -30,7 +31,7 @@ Links = Sequence[bytes]
 
 def links_of(body: Mapping[str, Any], secret: bytes, namespace: bytes) -> tuple[bytes, ...]:
     """The chain of a chat completion's parsed body: one link more than it has messages."""
-    declared = _encode([body.get(name) for name in DECLARED])
+    declared = _encode([*(body.get(name) for name in DECLARED), *([BARE] if is_bare(body) else ())])
     first = _link(len(namespace).to_bytes(8), namespace + declared, secret)
     said = map(_encode, linked(body))
     return tuple(accumulate(said, lambda before, message: _link(before, message, secret), initial=first))

@@ -93,7 +93,7 @@ def test_a_namespace_cannot_be_continued_by_what_a_body_declares() -> None:
 
 
 def test_two_messages_are_not_one() -> None:
-    assert shared(links({"messages": ["a", "b"]}), links({"messages": [["a", "b"]]})) == 1
+    assert shared(links({"messages": [USER, "b"]}), links({"messages": [[USER, "b"]]})) == 1
     assert shared(links({"messages": [[]]}), links({"messages": []})) == 1
 
 

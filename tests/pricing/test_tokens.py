@@ -236,6 +236,11 @@ def test_a_body_holds_the_same_whether_read_at_once_or_message_by_message(name: 
     assert reduce(Prompt.plus, in_parts(body)) == prompt
 
 
+def test_bare_texts_are_no_conversation_and_have_no_frame() -> None:
+    assert read({"messages": ["water", "river"]}).under("o200k").total == 2
+    assert read({"messages": [{"role": "user", "content": "water"}]}).frame > 0
+
+
 def test_what_ends_a_prompt_is_in_its_frame_alone() -> None:
     nothing = read_message({}, o200k)
     assert (nothing.frame, nothing.tools) == (3, 0)
