@@ -2,9 +2,12 @@
 
 The way of a request, and where to read it:
 
-    endpoints/   bytes in and out of Starlette
+    endpoints/   bytes in and out of Starlette (embeddings.py: lists, input by input)
     plans.py     what a request comes to: who may answer, under which key
     pipeline.py  the way of a request, top to bottom: look up, join or lead, rank, ask, keep, learn
+    storing.py   what of a finished answer is kept, and under which keys: all of it, or each part of a list
+    piecemeal.py the same way for a list, whose inputs are known, under way or asked for one by one
+    gathered.py  such a list on its way, and what it came to
     core/        what is decided, without I/O or a clock: calls, keys, policy, events, recordings, rankings, health
     flights.py   who joins whom; owns the producers of recordings
     limiter.py   who is refused at once, and whose turn it is
@@ -26,7 +29,9 @@ The way of a request, and where to read it:
     founding.py  opens the data directory, and all that outlives the process
     app.py       puts it all together        entrance.py  who answers at which path      cli.py  the commands
     prices.py    what models cost            explain.py what one request would cost     simulate/  what a log would have
+    batch/       a file of requests, through all of it
     keys.py      makes and revokes keys      report.py  what the ledger says
+    batch/       asks every request in a file, here or of a proxy that runs
     office.py    what administrators work with        serving.py  the processes that listen
     console/     the page at /: plain files, whose figures core/history.py keeps
     server.py    listens; wire.py (cycle.py) is HTTP as clients speak it, connection.py what the system knows of one

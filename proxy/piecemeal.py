@@ -5,109 +5,23 @@ out in one call of its own; it joins others' calls for what those ask already, a
 """
 
 import asyncio
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
-from typing import Self
+from dataclasses import replace
+from functools import partial
 
-import msgspec
-
-from pricing.cost import Usage
 from proxy.accounts import Accounts
 from proxy.core import policy
 from proxy.core.asker import Asker
-from proxy.core.bill import NOTHING
-from proxy.core.embeddings import Part, form_of, joined
-from proxy.core.entry import Entry
-from proxy.core.policy import Freshness
+from proxy.core.embeddings import form_of, joined
 from proxy.core.recording import Broken
 from proxy.errors import NotCached, Overloaded, PenstockError, UpstreamBadContentType, UpstreamError
 from proxy.flights import Flight
+from proxy.gathered import Gathered, Listed, listed_of
 from proxy.interfaces import Clock, Store
 from proxy.pipeline import Live, Pipeline, is_anothers
-from proxy.plans import Piece, Plan, Plans
+from proxy.plans import Plan, Plans
 
 AT_ONCE = 512 * 1024  # bytes of vectors that are put together on the loop
-
-
-class Listed(msgspec.Struct, frozen=True):
-    """What a list came to. `partial`: a part of it was known, or made for another. `known`, `joined`, `asked`: how many
-    of its places were that; what it holds twice is asked for once, and known then.
-
-    `usage`: of all of it; `again`: of what nobody paid again, which `saved` so much USD; `cost`: USD of its own calls.
-    None: not known, or nothing. `provider`, `model`, `upstream`: of whoever made the last part of it.
-    """
-
-    outcome: str
-    partial: bool
-    known: int
-    joined: int
-    asked: int
-    usage: Usage | None
-    again: Usage | None
-    saved: Decimal | None
-    cost: Decimal | None
-    freshness: Freshness
-    provider: str
-    model: str
-    upstream: str
-    leader: str | None = None
-
-
-@dataclass(slots=True)
-class Gathered:
-    """A list on its way. `found`: what is known of it, by key, and `stale` what is too old; `own`: the calls that are
-    made for it alone, of one if all is well; `others`: those it joined. `with gathered:` leaves all on every exit.
-    """
-
-    plan: Plan
-    asker: Asker
-    found: dict[bytes, Entry] = field(default_factory=dict)
-    stale: dict[bytes, Entry] = field(default_factory=dict)
-    own: list[Live] = field(default_factory=list)
-    others: list[Live] = field(default_factory=list)
-    made: dict[bytes, Entry] = field(default_factory=dict)  # by calls of its own
-    shared: dict[bytes, Entry] = field(default_factory=dict)  # by others'
-    is_stale: bool = False
-
-    @property
-    def missing(self) -> list[Piece]:
-        """Neither known nor made yet."""
-        there = (self.found, self.made, self.shared)
-        return [piece for piece in self.plan.pieces if not any(piece.key in entries for entries in there)]
-
-    @property
-    def entries(self) -> list[Entry]:
-        """At each place of the list."""
-        by_key = self.found | self.made | self.shared
-        return [by_key[self.plan.pieces[place].key] for place in self.plan.places]
-
-    @property
-    def is_plain(self) -> bool:
-        """Is its answer that of its one call, as it came?"""
-        whole = not self.found and not self.shared and len(self.own) == 1
-        return whole and len(self.plan.places) == len(self.plan.pieces)
-
-    @property
-    def outcome(self) -> str:
-        if self.own and self.made:
-            return "miss"
-        if self.is_stale:
-            return "stale"
-        return "collapsed" if self.shared else "hit"
-
-    @property
-    def first(self) -> Live | None:
-        """Whose call stands for it: its own, if it has one."""
-        return next(iter((*self.own, *self.others)), None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for live in (*self.own, *self.others):
-            live.reader.leave()
 
 
 class Piecemeal:
@@ -192,7 +106,8 @@ class Piecemeal:
         while waiting:
             live = waiting.pop(0)
             flight = live.reader.flight
-            wanted = [piece.key for piece in gathered.missing if piece.key in flight.keys]
+            keys = frozenset(flight.keys)
+            wanted = [piece.key for piece in gathered.missing if piece.key in keys]
             if not wanted:
                 continue
             error = await self._failure(live)
@@ -243,64 +158,16 @@ class Piecemeal:
 
     async def body(self, gathered: Gathered) -> bytes:
         """What the client is told, once all of it is there."""
-        form = form_of(gathered.plan.call.body)
-        fresh = gathered.made
-        pieces = gathered.plan.pieces
-        keys = [pieces[place].key for place in gathered.plan.places]
-        parts = [
-            Part(entry.body, entry.meta.form or form or "", key in fresh)
-            for key, entry in zip(keys, gathered.entries, strict=True)
-        ]
+        parts, form = gathered.parts, form_of(gathered.plan.call.body) or ""
         if sum(len(part.body) for part in parts) <= AT_ONCE:
-            return joined(parts, form or "")
-        return await asyncio.to_thread(joined, parts, form or "")
+            return joined(parts, form)
+        return await asyncio.to_thread(joined, parts, form)
 
     def listed(self, gathered: Gathered) -> Listed:
         """What it took, and what it saved, once all of it is there."""
-        plan, entries = gathered.plan, gathered.entries
-        keys = [plan.pieces[place].key for place in plan.places]
-        once = {key: place for place, key in reversed(list(enumerate(keys))) if key in gathered.made}
-        again = [entry for place, entry in enumerate(entries) if place not in once.values()]
-        joined = sum(key in gathered.shared for key in keys)
-        last = next((entry for entry in reversed(entries) if entry.meta.key in gathered.made), entries[-1])
-        option = plan.choice.option(last.meta.provider, last.meta.model)
-        return Listed(
-            outcome=gathered.outcome,
-            partial=bool(gathered.found) or (joined > 0 and bool(once)),
-            known=len(keys) - joined - len(once),
-            joined=joined,
-            asked=len(once),
-            usage=_added(entries),
-            again=_added(again) if again else None,
-            saved=self._saved(plan, again) if again else None,
-            cost=self._cost(gathered),
-            freshness=self._freshness(gathered),
-            provider=last.meta.provider,
-            model=last.meta.model if option is None else option.name,
-            upstream=last.meta.model,
-            leader=gathered.others[0].reader.flight.asker.request if gathered.outcome == "collapsed" else None,
-        )
-
-    @staticmethod
-    def _cost(gathered: Gathered) -> Decimal | None:
-        costs = [live.cost for live in (*gathered.own, *gathered.others) if not live.is_free]
-        return None if None in costs else sum(filter(None, costs), NOTHING)
-
-    def _saved(self, plan: Plan, again: list[Entry]) -> Decimal | None:
-        now, total = self._clock.wall(), NOTHING
-        for entry in again:
-            option = plan.choice.option(entry.meta.provider, entry.meta.model)
-            usd = None if option is None else self._accounts.given_again(entry, option, now)
-            if usd is None:
-                return None
-            total += usd
-        return total
-
-    def _freshness(self, gathered: Gathered) -> Freshness:
-        """Of what was known, the oldest; fresh for ever where nothing was."""
-        found = [self.pipeline.freshness(entry) for entry in gathered.found.values()]
-        left = min((each.left for each in found), default=math.inf)
-        return Freshness(max((each.age for each in found), default=0.0), left)
+        now = self._clock.wall()
+        worth = partial(self._accounts.given_again, now=now)
+        return listed_of(gathered, worth, self.pipeline.freshness)
 
 
 def _is_failure(live: Live, error: PenstockError | None) -> bool:
@@ -315,11 +182,3 @@ def _is_not_for_it(live: Live, error: PenstockError | None) -> bool:
     if error is not None or head is None or head.status == 429 or head.status >= 500:
         return is_anothers(live, error) and not live.reader.recording.length
     return live.collapsed  # refused, or of no use: that may be about what else it asks for
-
-
-def _added(entries: Sequence[Entry]) -> Usage | None:
-    """Of embeddings, which have no output. None: of one of them it is not known."""
-    usages = [entry.meta.usage for entry in entries]
-    if None in usages:
-        return None
-    return Usage(input=sum(usage.input for usage in usages if usage is not None), cached=0, output=0)

@@ -128,11 +128,7 @@ class Recorder:
             if last not in b"}]":  # all that is left to look at
                 return Broken(UpstreamTruncated("The provider's answer is not whole: its JSON does not end."))
         elif head.status == 200:
-            body = b"".join(event.raw for event in recording.events)
-            if len(body) <= AT_ONCE:
-                self.progress.take(body)
-            else:
-                await asyncio.to_thread(self.progress.take, body)
+            body = await self._taken(b"".join(event.raw for event in recording.events))
             # An error that calls itself an answer may quote the key; so may one that cannot be read.
             wrong = self.progress.error is not None or self.progress.malformed
             if wrong and (scrubbed := self.provider.scrub(body)) != body:
@@ -142,6 +138,13 @@ class Recorder:
         if recording.head is None:
             self.flight.begin(head)
         return Clean()
+
+    async def _taken(self, body: bytes) -> bytes:
+        if len(body) <= AT_ONCE:
+            self.progress.take(body)
+        else:
+            await asyncio.to_thread(self.progress.take, body)
+        return body
 
     async def _stream(self, reply: Reply, head: Head, watchdog: Watchdog) -> Ending:
         """A stream, event by event. Before its first event only comments are signs of life, then every byte is."""

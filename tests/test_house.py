@@ -57,7 +57,8 @@ explain    | any  | pricing core errors settings offers router store clock keys 
 plans      | any  | basis                                                    | msgspec
 storing    | any  | pricing basis flights making plans                       | msgspec
 pipeline   | any  | pricing basis settings edges making plans storing        | msgspec
-piecemeal  | any  | pricing basis flights accounts plans pipeline            | msgspec
+gathered   | any  | pricing basis plans pipeline                             | msgspec
+piecemeal  | any  | basis flights accounts plans pipeline gathered           |
 keyring    | any  | basis reading ledger                                     | msgspec
 watching   | any  | basis settings flights limiter store meter founding      |
 office     | any  | basis settings reading flights ledger meter keyring founding watching endpoints |
@@ -75,7 +76,7 @@ prices     | any  | pricing settings offers                                  | r
 keys       | any  | basis settings checks reading keyring ledger             | rich
 report     | any  | errors ledger                                            | rich
 simulate   | any  | pricing core errors settings offers                      | rich msgspec
-batch      | any  | basis settings checks app clock explain keyring logs offers plans router store upstream | msgspec httpx rich starlette uvloop
+batch      | any  | basis settings edges founding app explain logs plans router | msgspec httpx rich starlette uvloop
 logs       | any  | core settings                                            |
 serving    | any  | basis settings app listening simulator logs              | click uvloop
 cli        | any  | basis settings reading store ledger serving demo commands | click rich
@@ -85,7 +86,7 @@ proxy      | pure |                                                          | i
 GROUPS = {
     "basis": {"core", "errors", "interfaces", "proxy"},  # `proxy` itself says no more than its version
     "founding": {"founding", "transport", "clock", "keeping", "purging", "offers", "checks", "keyring", "office"},
-    "way": {"plans", "pipeline", "piecemeal"},
+    "way": {"plans", "pipeline", "gathered", "piecemeal"},
     "making": {"recorder", "producer", "router", "claims", "accounts"},
     "commands": {"offers", "prices", "explain", "report", "simulate", "batch", "checks", "keys"},
     "listening": {"server", "wire", "cycle", "connection"},

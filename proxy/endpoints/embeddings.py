@@ -10,7 +10,8 @@ from proxy.endpoints.desk import Desk
 from proxy.endpoints.intake import Door
 from proxy.endpoints.recorded import Options, Recorded
 from proxy.errors import NotCached
-from proxy.piecemeal import Gathered, Piecemeal
+from proxy.gathered import Gathered
+from proxy.piecemeal import Piecemeal
 from proxy.pipeline import Live, Pipeline
 from proxy.plans import Plan
 
@@ -53,7 +54,8 @@ class Embeddings(Recorded):
         live = instead or gathered.own[0]
         answer.forwarded(live)
         if instead is None:
-            self._desk.meter.inputs(gathered.plan.call.model, asked=len(gathered.plan.places))
+            listed = self._lists.listed(gathered)
+            self._desk.meter.inputs(listed.model, known=listed.known, joined=listed.joined, asked=listed.asked)
         await answer.live(gathered.plan.call, live, await live.reader.head())
 
     async def _listed(self, gathered: Gathered, answer: Answer) -> None:

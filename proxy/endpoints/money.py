@@ -4,7 +4,7 @@ from decimal import Decimal
 
 from proxy.core.bill import NOTHING, dollars
 from proxy.endpoints.client import Header
-from proxy.piecemeal import Listed
+from proxy.gathered import Listed
 from proxy.pipeline import Hit, Live
 
 
