@@ -77,7 +77,7 @@ class Attempt:
         recording, failed = self.flight.recording, self.recorder.progress.error is not None
         if failed and not said and recording.head is not None and recording.head.kind == "json":
             return "nothing"  # an error, whatever its status says
-        return charge_of(
+        found = charge_of(
             self.status,
             self.end.error if isinstance(self.end, Broken) else None,
             said=said,
@@ -85,6 +85,8 @@ class Attempt:
             begun=recording.length > 0,
             whole=isinstance(self.end, Clean),
         )
+        # In the background it is made to its end, whatever came of it here.
+        return "reserve" if found == "counted" and self.call.body.get("background") else found
 
     @property
     def frees(self) -> Decimal:

@@ -30,6 +30,7 @@ Json = dict[str, Any]
 T = TypeVar("T")
 
 CHAT: Final = "/v1/chat/completions"
+ENDPOINTS: Final = (CHAT, "/v1/responses", "/v1/completions", "/v1/embeddings")
 LABELS: Final = re.compile(r'(\w+)="([^"]*)"')  # of a metric, as it is exposed
 DEADLINE: Final = 20.0  # seconds after which something that must happen did not; no test waits for it otherwise
 
@@ -147,7 +148,7 @@ class Running:
 
 
 class Simulator(Running):
-    """The built-in provider. Chat completions wait at a gate while it is closed."""
+    """The built-in provider. Calls of its models wait at a gate while it is closed."""
 
     async def _start(self, stack: AsyncExitStack) -> str:
         self._app = build_simulator()
@@ -157,7 +158,7 @@ class Simulator(Running):
         return await stack.enter_async_context(serving(plain_server(self._gate)))
 
     async def _gate(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == CHAT:
+        if scope["path"] in ENDPOINTS:
             self._waiting += 1
             await self._open.wait()
             self._waiting -= 1
@@ -186,7 +187,7 @@ class Simulator(Running):
         return answer
 
     def asked(self) -> int:
-        """How many chat completions were asked for since `forget`."""
+        """How many calls of its models were made since `forget`."""
         count: int = self.calls()["calls"]
         return count
 

@@ -231,6 +231,27 @@ def test_a_call_lives_while_any_of_its_inputs_has_a_reader(
     assert said(proxy, body("a"))[0].startswith("penstock; hit")  # the rest of it was kept as well
 
 
+def test_who_takes_over_a_call_that_it_joined_gets_all_of_its_list_and_pays_for_both(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
+) -> None:
+    proxy = make_proxy(scripted.base_url, provider={"max_concurrent": 1}, models=PRICE)
+    before = clients.submit(said, proxy, body("x"))
+    turn, _ = provider.turn()
+    with Wire(proxy.url, body("a"), path=EMBEDDINGS):
+        eventually(lambda: proxy.readers() == 2)
+        joined = clients.submit(said, proxy, body("a", "bb"))
+        eventually(lambda: proxy.readers() == 4)
+    eventually(lambda: proxy.readers() == 3)
+    provider.answer(turn)
+    before.result()
+    for _ in range(2):
+        provider.answer(provider.turn()[0])
+    assert vectors(joined.result()[1]) == [[1], [2]]
+    assert joined.result()[0] == "penstock; fwd=miss; stored"
+    row = proxy.told(3)[-1]
+    assert (row.outcome, row.leader, row.saved, row.cost) == ("miss", None, None, Decimal("0.000002"))
+
+
 def test_a_call_that_nobody_reads_any_more_is_ended(
     make_proxy: MakeProxy, scripted: Scripted, provider: Provider
 ) -> None:
@@ -393,6 +414,10 @@ def test_a_route_never_mixes_the_vectors_of_two_models(make_proxy: MakeProxy, si
     status, answer = said(proxy, asked)
     assert status == "penstock; fwd=miss; stored"
     assert vectors(answer) == vectors(direct(simulator, body("a", "b", model="sim-embed-large")))
+    said(proxy, asked)
+    counts = {result: proxy.count("penstock_embedding_inputs_total", result=result) for result in ("asked", "known")}
+    assert counts == {"asked": 2, "known": 2}
+    assert proxy.count("penstock_embedding_inputs_total", model="large") == 4  # who answered, not what was named
 
 
 def test_a_vector_as_base64_is_little_endian_float32(proxy: Proxy, prompt: str) -> None:

@@ -26,6 +26,7 @@ from proxy.core.routing import Choice, Option, Place
 
 UNTRIED_TRUST: Final = 0.5  # of a prompt cache of which no more than a price is known
 LIFETIME: Final = 300.0  # seconds, where a prompt cache does not say
+HELD: Final = 30 * 86400.0  # seconds for which OpenAI keeps a Response, so that others may refer to it
 VERSION: Final = 1
 
 
@@ -128,7 +129,7 @@ class Learned:
 
     def _pinned(self, asked: Asked, now: float) -> int | None:
         """The option that made what this conversation must go on from; None: nobody, or nobody knows."""
-        maker = self._conversations.maker(asked.made, now - self._kept_for)
+        maker = self._maker(asked, now)
         places = [asked.place(option) for option in asked.choice.options]
         return places.index(maker) if maker in places else None
 
@@ -136,8 +137,13 @@ class Learned:
         """The provider that holds what this refers to, or probably does; None: it refers to nothing."""
         if not asked.bound:
             return None
-        maker = self._conversations.maker(asked.made, now - self._kept_for)
+        maker = self._maker(asked, now)
         return asked.choice.baseline.target.provider if maker is None else maker[0]
+
+    def _maker(self, asked: Asked, now: float) -> Place | None:
+        # What a provider holds outlives its answer here, which may still be given just before it is too old.
+        kept_for = max(self._kept_for, HELD) if asked.bound else self._kept_for
+        return self._conversations.maker(asked.made, now - kept_for)
 
     def views(self, asked: Asked, now: float) -> list[View]:
         """What is known of each option."""
@@ -207,7 +213,7 @@ class Learned:
 
     def is_anothers(self, name: object, owner: str, now: float) -> bool:
         """Was the answer that is kept under this name made for another key, and not for this one?"""
-        since = now - self._kept_for
+        since = now - max(self._kept_for, HELD)
         made = self._conversations.maker(link_of_state(name), since)
         return made is not None and self._conversations.maker(link_of_state(name, owner), since) is None
 

@@ -11,11 +11,22 @@ from hypothesis import strategies as st
 
 from pricing.cost import Usage
 from pricing.models import PromptCache
+from proxy.core.access import Grant
 from proxy.core.breaker import Health
 from proxy.core.call import read_call
 from proxy.core.chain import Counts, links_of
 from proxy.core.experience import AN_ANSWER, UNTRIED
-from proxy.core.learned import LIFETIME, UNTRIED_TRUST, Asked, Kept, Learned, asked_of, lifetime_of
+from proxy.core.learned import (
+    HELD,
+    LIFETIME,
+    UNTRIED_TRUST,
+    Asked,
+    Kept,
+    Learned,
+    asked_of,
+    lifetime_of,
+    link_of_state,
+)
 from proxy.core.ranking import Ask, Estimate, View, estimate
 from proxy.core.routing import Choice, Option
 from tests.core.making import AT, AUTOMATIC, option, rates, route, unknown
@@ -42,6 +53,14 @@ def asked(*messages: Body, namespace: bytes = b"", account: str = "", choice: Ch
     links = links_of(call.body, b"secret", namespace)
     counts = Counts()
     return asked_of(choice, account, call, links, counts.pending(call.body, links, "o200k_base").count(len))
+
+
+def response(*, owner: str = "", choice: Choice = CHOICE, **members: Any) -> Asked:
+    """A request to `responses`."""
+    raw = json.dumps({"model": "r", "input": "hello"} | members).encode()
+    call = read_call("responses", raw, {}, grant=Grant(owner, owner))
+    links = links_of(call.likeness, b"secret", b"")
+    return asked_of(choice, "", call, links, Counts().pending(call.likeness, links, "o200k_base").count(len))
 
 
 def found(request: Asked, by: Option = A, view: View | None = None) -> Estimate:
@@ -415,3 +434,88 @@ def test_a_prompt_of_a_hundred_thousand_messages_leaves_what_others_taught() -> 
     answer(known, large, A)
     assert known.ask(asked(USER, CALLS, TOOL), NOW).pinned == 1
     assert known.views(request, NOW)[1].links == 2
+
+
+# What a provider holds.
+
+PLACE = A.target.place("")
+HELD_BY_B: dict[str, Any] = {"previous_response_id": "resp_1"}
+
+
+def test_what_refers_to_state_goes_to_whom_holds_it() -> None:
+    known = learned()
+    known.holds("resp_1", "", B.target.place(""), NOW)
+    assert known.changed
+    ask = known.ask(response(**HELD_BY_B), NOW)
+    assert (ask.holder, ask.pinned) == ("b", 1)
+    later = known.ask(response(**HELD_BY_B), NOW + HELD)  # whatever is kept here, and for how long
+    assert (later.holder, later.pinned) == ("b", 1)
+    forgotten = known.ask(response(**HELD_BY_B), NOW + HELD + 1)
+    assert (forgotten.holder, forgotten.pinned) == ("a", None)
+
+
+def test_what_refers_to_state_of_which_nobody_knows_goes_to_the_baselines_provider() -> None:
+    for members in (HELD_BY_B, {"conversation": "conv_1"}, {"input": [{"type": "item_reference", "id": "rs_1"}]}):
+        ask = learned().ask(response(choice=route(A, B, baseline=1), **members), NOW)
+        assert (ask.holder, ask.pinned) == ("b", None)
+
+
+def test_what_refers_to_nothing_has_no_holder() -> None:
+    known = learned()
+    known.holds("resp_1", "", PLACE, NOW)
+    assert known.ask(response(), NOW).holder is None
+    assert known.ask(response(previous_response_id=None), NOW).holder is None
+    assert known.ask(asked(USER), NOW).holder is None
+
+
+def test_where_answers_are_kept_for_longer_than_providers_hold_them_that_counts() -> None:
+    known = Learned(Health(), kept_for=HELD * 2)
+    known.holds("resp_1", "pk_1", B.target.place(""), NOW)
+    assert known.ask(response(**HELD_BY_B), NOW + HELD * 2).holder == "b"
+    assert known.is_anothers("resp_1", "pk_2", NOW + HELD * 2)
+
+
+def test_where_there_is_nothing_to_choose_nothing_is_bound() -> None:
+    assert response(**HELD_BY_B).bound
+    alone = response(choice=route(B), **HELD_BY_B)
+    assert not alone.bound
+    assert learned().ask(alone, NOW).holder is None
+
+
+def test_who_made_a_conversation_does_not_stand_for_who_holds_a_state() -> None:
+    known, before = learned(), response()
+    known.holds("resp_1", "", B.target.place(""), NOW)
+    answer(known, before, A)
+    assert known.ask(response(**HELD_BY_B), NOW).holder == "b"
+
+
+def test_a_name_that_is_none_holds_nothing() -> None:
+    known = learned()
+    known.holds("", "pk_1", PLACE, NOW)
+    assert not known.changed
+    name: object
+    for name in ("", None, 7, ["resp_1"], {}):
+        assert link_of_state(name) is None
+        assert not known.is_anothers(name, "pk_2", NOW)
+
+
+def test_an_answer_is_anothers_where_only_another_key_has_had_it_made() -> None:
+    known = learned()
+    known.holds("resp_1", "pk_1", PLACE, NOW)
+    assert not known.is_anothers("resp_1", "pk_1", NOW)
+    assert known.is_anothers("resp_1", "pk_2", NOW)
+    assert not known.is_anothers("resp_2", "pk_2", NOW)  # nobody knows whose that is
+    assert not known.is_anothers("resp_1", "pk_2", NOW + HELD + 1)
+    known.holds("resp_1", "pk_2", PLACE, NOW)
+    assert not known.is_anothers("resp_1", "pk_2", NOW)
+
+
+def test_who_holds_what_for_whom_outlives_a_restart_and_no_name_is_kept() -> None:
+    known, again = learned(), learned()
+    known.holds("resp_1", "pk_1", B.target.place(""), NOW)
+    kept = known.snapshot(NOW)
+    again.restore(kept, NOW)
+    assert again.ask(response(**HELD_BY_B), NOW).holder == "b"
+    assert [again.is_anothers("resp_1", owner, NOW) for owner in ("pk_1", "pk_2")] == [False, True]
+    assert b"resp_1" not in kept
+    assert b"pk_1" not in kept
