@@ -25,7 +25,9 @@ from proxy.interfaces import Clock, Provider
 from proxy.piecemeal import Piecemeal
 from proxy.settings import Settings
 
-PREFIXES = ("/v1/", "/")  # some SDKs are given a base_url without /v1
+# Some SDKs are given a base_url without /v1; Azure's has one of its own.
+PREFIXES = ("/v1/", "/", "/openai/v1/")
+AZURE_RESPONSES = "/openai/responses"  # which names no deployment
 STREAM = "/chat/stream"
 
 # Headers that pages may read; a browser takes no prefix.
@@ -66,6 +68,7 @@ def gate_of(
         EMBEDDINGS.path: Embeddings(lists, pipeline, door, options, desk),
     }
     direct = {prefix + path: app for path, app in understood.items() for prefix in PREFIXES}
+    direct[AZURE_RESPONSES] = understood[RESPONSES.path]
     direct[STREAM] = ChatStream(chat, settings.routing.default_model, desk)
     models = Models([*settings.routes, *settings.models], provider, door, desk)
     passthrough = Passthrough(provider, door, forward, desk)

@@ -276,14 +276,14 @@ class Pipeline:
             return
         if recording.head is None or recording.head.status != 200 or recorder.progress.flaw() is not None:
             return
+        usage = job.flight.bill.usage if job.flight.bill is not None else None
         router, name = self._edges.router, recorder.progress.name
         if name is not None:
-            router.learned.holds(name, job.asker.grant.id, option.target.place(job.account), began)
+            router.learned.holds(name, job.asker.grant.id, option.target.place(job.account), began, usage)
         if ranked is None:
             return
         timed = recording.head.kind == "stream" and recording.times and not recording.dropped
         first = recording.times[0] if timed else None
-        usage = job.flight.bill.usage if job.flight.bill is not None else None
         router.learn(ranked, option, usage, first=first, began=began)
 
     async def _look_up(self, plan: Plan) -> Entry | None:

@@ -129,6 +129,22 @@ def test_what_could_exceed_the_budget_is_refused_before_a_call(
     assert simulator.asked() == 1
 
 
+def test_what_a_response_goes_on_from_is_set_aside_too(
+    make_proxy: MakeProxy, simulator: Simulator, prompt: str
+) -> None:
+    proxy = make_proxy(
+        key="sk-operator",
+        models={"dear": {"upstream": "sim-instant", "price": {"input": "10", "output": "0"}}},
+        keys=[key("team", budget={"usd": "0.016", "per": "total"})],
+    )
+    first = whole(proxy.url, respond(f"{prompt} {'long ' * 800}", model="dear", max_output_tokens=16), **shows("team"))
+    assert first["usage"]["input_tokens"] > 1000  # a cent of the cent and a half
+    chained = respond("on", model="dear", max_output_tokens=16, previous_response_id=first["id"])
+    refused = read(Wire(proxy.url, chained, shows("team"), PATH))
+    assert (refused.status, refused.code) == (429, "insufficient_quota")
+    assert simulator.asked() == 1
+
+
 def test_the_tokens_of_a_response_count_in_its_keys_minute(
     make_proxy: MakeProxy, simulator: Simulator, prompt: str
 ) -> None:
@@ -312,7 +328,8 @@ def test_an_address_without_its_version_or_in_the_style_of_azure_is_the_same_end
     model = "sim-embed" if path == EMBEDDINGS else "sim-instant"
     body = ASKED[path](prompt, model=model)
     bare = path.removeprefix("/v1")
-    assert [status(proxy.url, body, each) for each in (path, bare)] == ["fwd=miss; stored", "hit"]
+    addresses = (path, bare, f"/openai{path}")
+    assert [status(proxy.url, body, each) for each in addresses] == ["fwd=miss; stored", "hit", "hit"]
     nameless = {name: value for name, value in body.items() if name != "model"}
     azure = f"/openai/deployments/{model}{bare}?api-version=2024-10-21"
     assert [status(proxy.url, nameless, azure) for _ in range(2)] == ["fwd=miss; stored", "hit"]
@@ -329,4 +346,6 @@ async def test_the_sdk_for_azure_gets_what_the_provider_says(proxy: Proxy, simul
             vectors = await client.embeddings.create(model="sim-embed", input=[prompt], encoding_format="float")
             expected = whole(simulator.url, embed(prompt), EMBEDDINGS)
             assert [each.embedding for each in vectors.data] == [each["embedding"] for each in expected["data"]]
-    assert simulator.asked() == 6
+            said = await client.responses.create(model="sim-instant", input=prompt)
+            assert said.output_text == whole(simulator.url, respond(prompt))["output"][0]["content"][0]["text"]
+    assert simulator.asked() == 9

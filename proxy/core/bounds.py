@@ -28,11 +28,12 @@ def longest_answer(model: Model | None, needs: Needs) -> int | None:
 
 
 def cost_within(
-    option: Option, needs: Needs, most: Prompt, at: datetime, *, output: int, factor: float = 1.0
+    option: Option, needs: Needs, most: Prompt, at: datetime, *, output: int, factor: float = 1.0, held: int = 0
 ) -> Decimal | None:
     """USD that this prompt at most and an answer of `output` tokens cannot exceed; None: a price is missing.
 
-    `factor`: what was learned of the tokenizer, which counts where it is above 1.
+    `factor`: what was learned of the tokenizer, which counts where it is above 1; `held`: tokens besides that the
+    provider holds.
     """
     model = option.model
     if model is None or model.other_fees:
@@ -43,9 +44,10 @@ def cost_within(
     if len(priced) < len(asked):
         return None
     count = most.under(model.tokenizer, option.target.upstream).times(max(1.0, factor))
-    usage = Usage(input=count.total, cached=0, output=output, audio_input=count.audio)
+    total = count.total + held
+    usage = Usage(input=total, cached=0, output=output, audio_input=count.audio)
     # The prompt may turn out shorter than its bound, and have the prices of a tier below.
-    tiers: list[Price] = [*priced, *(tier for rates in priced for tier in rates.tiers if count.total > tier.above)]
+    tiers: list[Price] = [*priced, *(tier for rates in priced for tier in rates.tiers if total > tier.above)]
     spoken = "audio" in needs.capabilities
     costs = [charge(usage, _dearest(price, option.cache, spoken=spoken)).usd for price in _apart(tiers)]
     known = [each for each in costs if each is not None]

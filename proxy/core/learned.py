@@ -51,7 +51,8 @@ class Asked(msgspec.Struct, frozen=True):
 
     `upto`: its tokens up to each link, the last all of it; `base`: the same by no model's tokenizer. `made`: the link
     of the prompt that was answered by what this conversation must go on from, if by anything; or of what the provider
-    holds of it. `bound`: it refers to what one provider holds.
+    holds of it. `bound`: it refers to what one provider holds; `previous`: the link of the Response that it goes on
+    from.
     """
 
     choice: Choice
@@ -62,6 +63,7 @@ class Asked(msgspec.Struct, frozen=True):
     base: Sequence[int]
     made: bytes | None = None
     bound: bool = False
+    previous: bytes | None = None
 
     @property
     def route(self) -> str:
@@ -84,6 +86,7 @@ def asked_of(choice: Choice, account: str, call: Call, links: Links, counted: Co
         # The link before an assistant's message stands for the prompt that this message answered.
         made=previous or (links[made] if made is not None and made < len(links) else None),
         bound=choice.routed and refers_to_state(call),
+        previous=previous,
     )
 
 
@@ -118,6 +121,7 @@ class Learned:
             upto=asked.upto,
             pinned=self._pinned(asked, now),
             holder=self._holder(asked, now),
+            held=self._held(asked, now),
             to_come=habits.to_come(number, max(map(lifetime_of, asked.choice.options))),
             growth=habits.growth.value,
             shared=habits.shared.toward(1.0),
@@ -139,6 +143,11 @@ class Learned:
             return None
         maker = self._maker(asked, now)
         return asked.choice.baseline.target.provider if maker is None else maker[0]
+
+    def _held(self, asked: Asked, now: float) -> int:
+        """Tokens of the Response that this goes on from, and of all before it; 0 where nobody knows."""
+        turn = self._conversations.turn(asked.previous, now - max(self._kept_for, HELD))
+        return 0 if turn is None else turn.tokens
 
     def _maker(self, asked: Asked, now: float) -> Place | None:
         # What a provider holds outlives its answer here, which may still be given just before it is too old.
@@ -199,13 +208,16 @@ class Learned:
             output = usage.output / asked.needs.choices
             self._experience.of(asked.route).answered(place, tokens, output, follows=before is not None)
             self._experience.cached(place, believed=found.cached, billed=usage.cached)
-            self._multipliers = self._multipliers.after(place[0], place[1], found.count, usage.input)
+            if not asked.needs.unbounded:  # else more was read than the request shows
+                self._multipliers = self._multipliers.after(place[0], place[1], found.count, usage.input)
         if first is not None:
             self._experience.streamed(place, first)
         self._changed = True
 
-    def holds(self, name: str, owner: str, place: Place, now: float) -> None:
+    def holds(self, name: str, owner: str, place: Place, now: float, usage: Usage | None = None) -> None:
         """The provider there keeps an answer under this name, for other requests of this key to refer to."""
+        if usage is not None and (link := link_of_state(name)) is not None:
+            self._conversations.made((link,), Turn(place, now, 1, usage.input + usage.output))
         for link in (link_of_state(name), link_of_state(name, owner)):
             if link is not None:
                 self._conversations.given(link, place, now)

@@ -37,10 +37,10 @@ Reason = Literal[
 
 class Ask(msgspec.Struct, frozen=True):
     """What is known of a request. `upto`: its tokens up to each link; `pinned`: index of the option that made what this
-    conversation must go on from; `holder`: the provider that holds what it refers to, if it does to anything.
-    `to_come`: requests expected to follow this one; `growth`: tokens by which each is longer, `shared`: the part of
-    this one that each begins with. `most`: more tokens than the prompt has. In USD: `max_cost`, where that is capped,
-    and `left` of the budget of who pays, if there is one.
+    conversation must go on from; `holder`: the provider that holds what it refers to, if it does to anything, and
+    `held` the tokens of that, as far as they are known. `to_come`: requests expected to follow this one; `growth`:
+    tokens by which each is longer, `shared`: the part of this one that each begins with. `most`: more tokens than the
+    prompt has. In USD: `max_cost`, where that is capped, and `left` of the budget of who pays, if there is one.
     """
 
     needs: Needs
@@ -53,6 +53,7 @@ class Ask(msgspec.Struct, frozen=True):
     max_cost: Decimal | None = None
     left: Decimal | None = None
     holder: str | None = None
+    held: int = 0
 
 
 class View(msgspec.Struct, frozen=True):
@@ -178,12 +179,18 @@ def estimate(option: Option, ask: Ask, view: View, at: datetime) -> Estimate:
     bound = None
     if ask.most is not None:
         bound = cost_within(
-            option, ask.needs, ask.most, at, output=output if longest is None else longest, factor=view.factor
+            option,
+            ask.needs,
+            ask.most,
+            at,
+            output=output if longest is None else longest,
+            factor=view.factor,
+            held=ask.held,
         )
     draft = Estimate(
         option=option,
         count=count,
-        input=count.times(view.factor).total,
+        input=count.times(view.factor).total + ask.held,
         output=output,
         first=view.first,
         unsure=tuple(each for each in ask.needs.capabilities if option.can(each) is None),
