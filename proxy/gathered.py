@@ -133,7 +133,7 @@ class Gathered:
 def listed_of(gathered: Gathered, worth: Worth, freshness: Callable[[Entry], Freshness]) -> Listed:
     """What it took, and what it saved, once all of it is there."""
     plan, entries, keys = gathered.plan, gathered.entries, gathered.keys
-    once = set({key: place for place, key in reversed(list(enumerate(keys))) if key in gathered.made}.values())
+    once = set({key: place for place, key in enumerate(keys) if key in gathered.made}.values())
     again = [entry for place, entry in enumerate(entries) if place not in once]
     joined = sum(key in gathered.shared for key in keys)
     last = next((entry for entry in reversed(entries) if entry.meta.key in gathered.made), entries[-1])

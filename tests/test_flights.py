@@ -448,3 +448,54 @@ async def test_a_flight_that_starts_again_takes_joiners_and_has_the_head_of_the_
     assert sky.find(KEY) is reader.flight
     again.set()
     assert await reader.head() == HEAD
+
+
+# With several keys.
+
+A, B, C = b"a", b"b", b"c"
+
+
+async def test_a_flight_of_several_keys_is_found_by_each_until_it_is_done() -> None:
+    sky = flights()
+    reader = sky.lead((A, B), makes(b"1", then=ends), ttl=60)
+    assert [sky.find(key) for key in (A, B, C)] == [reader.flight, reader.flight, None]
+    assert (len(sky), sky.started, reader.flight.keys) == (1, 1, (A, B))
+    await turns()
+    assert [sky.find(key) for key in (A, B)] == [None, None]
+    assert sky._by_key == {}
+
+
+async def test_each_key_has_its_own_newest_flight() -> None:
+    sky = flights()
+    first = sky.lead((A, B), makes(b"1"), ttl=60)
+    second = sky.lead((B, C), makes(b"2"), ttl=60)
+    assert [sky.find(key) for key in (A, B, C)] == [first.flight, second.flight, second.flight]
+    second.leave()
+    assert [sky.find(key) for key in (A, B, C)] == [first.flight, first.flight, None]
+    first.leave()
+    assert sky._by_key == {}
+    await turns()
+
+
+async def test_a_flight_is_outrun_for_those_keys_alone_that_a_later_one_kept() -> None:
+    sky = flights()
+    first = sky.lead((A, B), makes(b"1"), ttl=60)
+    second = sky.lead((B, C), makes(b"2"), ttl=60)
+    third = sky.lead((C,), makes(b"3"), ttl=60)
+    second.flight.land()
+    assert [reader.flight.outrun for reader in (first, second, third)] == [{B}, set(), set()]
+    third.flight.land()
+    assert [reader.flight.outrun for reader in (first, second)] == [{B}, {C}]
+    await sky.close()
+
+
+@pytest.mark.parametrize(("keys", "oversized"), [((A,), True), ((), True), ((A, B), True), ((A, B, C), False)])
+async def test_an_answer_to_many_keys_may_have_the_size_of_an_entry_for_each(
+    keys: tuple[bytes, ...], oversized: bool
+) -> None:
+    sky = flights(max_entry=100)
+    reader = sky.lead(keys, makes(b"x" * 250), ttl=60)
+    await turns()
+    assert reader.recording.oversized == oversized
+    reader.leave()
+    await turns()

@@ -135,6 +135,19 @@ def test_what_is_counted_is_counted_under_its_labels() -> None:
     assert counted(meter, "limit_refusals") == {("team", "tokens"): 1}
 
 
+def test_inputs_of_lists_are_counted_by_what_became_of_them() -> None:
+    meter = Meter(["m"])
+    meter.inputs("m", known=90, asked=10)
+    meter.inputs("m", known=1, joined=2)
+    meter.inputs("what a client said", asked=5)
+    assert counted(meter, "embedding_inputs") == {
+        ("m", "known"): 91,
+        ("m", "asked"): 10,
+        ("m", "joined"): 2,
+        ("other", "asked"): 5,
+    }
+
+
 def test_attempts_are_told_to_the_page_by_the_same_labels() -> None:
     meter = Meter(["m"])
     for model, result in (("m", "ok"), ("m", "status_503"), ("m", "abandoned"), ("said", "status_404")):

@@ -10,7 +10,7 @@ from pricing.cost import Usage
 from pricing.models import Model
 from pricing.table import Table
 from proxy.errors import StartupError
-from proxy.offers import Offers, price_table
+from proxy.offers import Offers, price_table, routes_of
 from proxy.reading import read_settings
 from proxy.settings import Settings
 from tests.fakes import some_routes
@@ -161,3 +161,25 @@ def test_a_name_in_no_table_is_the_default_providers_at_the_catalogues_price() -
     (option,) = some_routes({"m": {"price": PRICE}}).choice("gpt-5").options
     assert (option.target.provider, option.target.upstream) == ("sim", "gpt-5")
     assert option.model == known("gpt-5")
+
+
+def embedders(**providers: Any) -> list[str]:
+    """Whom of a route chats go to. Two of its models have none, as the catalogue knows, or as the settings say."""
+    here = {"base_url": "http://x/v1", "auth": "none"}
+    settings = read_settings(
+        {
+            "providers": {name: here | providers.get(name, {}) for name in ("sim", "other")},
+            "models": {"own": {"price": PRICE}, "far": {"provider": "other"}, "text-embedding-3-small": {}},
+            "routing": {"default_provider": "sim"},
+            "routes": {"any": {"models": ["text-embedding-3-small", "own", "far"], "baseline": "own"}},
+        },
+        source="test",
+    )
+    return [option.name for option in routes_of(settings, price_table(settings)).choice("any").options]
+
+
+def test_routes_know_which_models_and_providers_have_an_endpoint() -> None:
+    assert embedders() == ["own", "far"]
+    assert embedders(other={"endpoints": ["chat"]}) == ["own", "far"]
+    assert embedders(other={"endpoints": ["embeddings"]}) == ["own"]
+    assert embedders(sim={"endpoints": ["embeddings"]}) == ["far"]

@@ -1,4 +1,6 @@
 import asyncio
+import json
+import threading
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -6,14 +8,18 @@ from typing import Any
 import pytest
 
 from proxy.core.access import NOBODY, Grant
-from proxy.core.call import Call
+from proxy.core.call import Call, read_call
+from proxy.core.embeddings import parts_of
+from proxy.core.entry import Entry
 from proxy.core.policy import Rules
-from proxy.core.recording import Clean, Head
+from proxy.core.recording import Clean, Ending, Head
 from proxy.core.routing import Named, Routes
 from proxy.errors import NoModelFits, NotCached, OverCostCap, UpstreamConnectError, UpstreamReset
 from proxy.flights import Flights
 from proxy.pipeline import Edges, Hit, Live, Pipeline
 from proxy.plans import Plan, Plans, Terms
+from proxy.producer import Job
+from proxy.storing import AT_ONCE
 from tests.fakes import Clock, Epoch, Meter, Provider, Reply, Store, Works, a_call, an_asker, roomy, some_routes, turns
 from tests.scripted import DONE, chunk, whole_stream
 
@@ -62,6 +68,7 @@ class World:
         )
         terms = Terms(secret=b"s" * 32, ignore=(), shared=False, ttl=60.0, stale_if_error=stale, shadow=shadow)
         plans = Plans(terms, Rules(), routes, providers, works.limiter.counts_tokens)
+        self.plans = plans
         self.pipeline = Pipeline(plans, edges)
 
     async def begin(self, call: Call, grant: Grant = NOBODY) -> Hit | Live:
@@ -690,3 +697,243 @@ async def test_an_answer_of_shadow_mode_is_a_hit_once_the_cache_is_on() -> None:
     world = World()
     world.store.entries = before.store.entries
     assert (await world.hit(a_call())).entry.body == b"".join(STREAM)
+
+
+# Lists of embeddings: what each input is kept under, and what of a list's answer is kept.
+
+
+def embedding(given: object, headers: dict[bytes, bytes] | None = None, **members: Any) -> Call:
+    return read_call("embeddings", json.dumps({"model": "m", "input": given} | members).encode(), headers or {})
+
+
+def embeds(*inputs: object, headers: dict[bytes, bytes] | None = None, **members: Any) -> Call:
+    """A list of these."""
+    return embedding(list(inputs), headers, **members)
+
+
+def embedded(*vectors: list[float], tokens: int = 0, status: int = 200, **members: Any) -> Reply:
+    data = [{"object": "embedding", "index": place, "embedding": vector} for place, vector in enumerate(vectors)]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    body = {"object": "list", "data": data, "model": "m", "usage": usage} | members
+    return Reply(json.dumps(body).encode(), b"", status=status, content_type="application/json")
+
+
+def piece_keys(world: World, call: Call, grant: Grant = NOBODY) -> list[bytes]:
+    """At each place of a list."""
+    plan = world.plan(call, grant)
+    return [plan.pieces[place].key for place in plan.places]
+
+
+def vector_of(entry: Entry) -> Any:
+    (item,) = json.loads(entry.body)["data"]
+    assert item["index"] == 0
+    return item["embedding"]
+
+
+def test_each_input_of_a_list_has_a_key_and_what_stands_twice_has_one() -> None:
+    plan = World().plan(embeds("a", [1, 2], "a", "b"))
+    assert [piece.input for piece in plan.pieces] == ["a", [1, 2], "b"]
+    assert plan.places == (0, 1, 0, 2)
+    assert plan.key is None
+    assert plan.keys == tuple(piece.key for piece in plan.pieces)
+    assert len(set(plan.keys)) == 3
+    chat = World().plan(a_call())
+    assert (chat.pieces, chat.keys) == ((), (chat.key,))
+
+
+def test_an_input_has_one_key_whatever_list_and_form_it_stands_in() -> None:
+    world = World()
+    (key,) = piece_keys(world, embedding("alone"))
+    same = [
+        embeds("alone"),
+        embeds("b", "alone", "c"),
+        embeds("b", "alone", encoding_format="base64"),
+        embeds("b", "alone", encoding_format="float"),
+        embeds("b", "alone", output_dtype="float"),
+    ]
+    assert [key in piece_keys(world, call) for call in same] == [True] * 4 + [False]  # another word, another request
+
+
+def test_the_key_of_an_input_depends_on_all_else_that_is_asked() -> None:
+    world = World()
+    different = [
+        embeds("1", "b"),
+        embeds([1], "b"),
+        embeds([1, 1], "b"),
+        embeds("1", "b", dimensions=8),
+        embeds("1", "b", model="n"),
+        embeds("1", "b", model="elsewhere"),
+        embeds("1", "b", headers={b"authorization": b"Bearer 1"}),
+        embeds("1", "b", headers={b"x-penstock-sample": b"1"}),
+        embeds("1", "b", encoding_format="int8"),
+        embeds("1", "b", output_dtype="int8"),
+        embeds("1", "b", output_dtype="int8", encoding_format="base64"),  # what is no float is not made from base64
+    ]
+    assert len({piece_keys(world, call)[0] for call in different}) == len(different)
+    assert piece_keys(world, embeds("b", "1")) == piece_keys(world, embeds("1", "b"))[::-1]
+
+
+def test_no_answer_of_another_endpoint_has_the_key_of_an_input() -> None:
+    world = World()
+    said = b'{"model": "m", "input": ["a"]}'
+    keys = {world.plan(read_call(path, said, {})).keys for path in ("embeddings", "responses", "completions")}
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize("odd", [[], {}, 7, None, {"text": "a"}, [{"text": "a"}], [["a"], ["b"]], ["a", 7], ["a", []]])
+def test_a_list_whose_inputs_cannot_be_told_apart_is_a_bypass(odd: object) -> None:
+    plan = World().plan(embedding(odd))
+    assert (plan.verdict.reason, plan.verdict.lead, plan.verdict.keep) == ("input", False, False)
+    assert (plan.pieces, plan.places, plan.keys) == ((), (), ())
+
+
+def test_a_bypass_for_another_reason_says_that_one() -> None:
+    for inputs in (["a"], []):
+        plan = World().plan(embeds(*inputs, headers={b"cache-control": b"no-store"}))
+        assert (plan.verdict.reason, plan.keys) == ("no-store", ())
+
+
+def test_a_list_may_be_asked_for_a_part_of_it() -> None:
+    world = routed()
+    headers = {b"x-penstock-max-cost-usd": b"1"}
+    plan = world.plan(embeds("a", "b", "c", "b", model="any", dimensions=8, headers=headers))
+    part = world.plans.reduced(plan, [plan.pieces[2], plan.pieces[0]])
+    assert json.loads(part.call.raw) == part.call.body == {"model": "any", "input": ["c", "a"], "dimensions": 8}
+    assert part.call.likeness == read_call("embeddings", part.call.raw, {}).likeness
+    assert part.keys == (plan.pieces[2].key, plan.pieces[0].key)
+    assert part.places == (0, 1)
+    again = world.plan(read_call("embeddings", part.call.raw, headers))
+    assert (part.pieces, part.links) == (again.pieces, again.links)
+    assert part.links
+    assert part.links != plan.links
+    assert (part.choice, part.account, part.verdict) == (plan.choice, plan.account, plan.verdict)
+
+
+def test_a_list_that_is_asked_whole_goes_out_to_the_byte() -> None:
+    world = World()
+    for raw in (b'{"input":  "a", "model":"m"}', b'{"input" :["a", "b"],"model":"m"}'):
+        plan = world.plan(read_call("embeddings", raw, {}))
+        assert world.plans.reduced(plan, plan.pieces) is plan
+    plan = world.plan(embeds("a", "b", "a"))
+    once = world.plans.reduced(plan, plan.pieces)  # but what stands twice goes out once
+    assert (once.call.body["input"], once.places) == (["a", "b"], (0, 1))
+
+
+def test_a_plan_that_nobody_ranks_has_no_links_in_part_either() -> None:
+    world = World()
+    plan = world.plan(embeds("a", "b"))
+    assert (plan.links, world.plans.reduced(plan, plan.pieces[:1]).links) == ((), ())
+
+
+async def test_of_a_list_each_input_is_kept_as_if_it_had_been_asked_alone() -> None:
+    world = World(embedded([0.5], [0.25], tokens=9, extra="x"))
+    call = embeds("a long text of many words indeed", "short", encoding_format="base64")
+    await ended(await world.live(call))
+    first, second = (world.store.entries[key] for key in piece_keys(world, call))
+    assert [vector_of(entry) for entry in (first, second)] == [[0.5], [0.25]]
+    for entry, key in zip((first, second), piece_keys(world, call), strict=True):
+        meta = entry.meta
+        assert (meta.key, meta.form, meta.kind, meta.model, meta.ttl) == (key, "base64", "json", "m", 60)
+        assert json.loads(entry.body)["extra"] == "x"
+        assert meta.usage is not None
+        assert meta.usage.input == json.loads(entry.body)["usage"]["prompt_tokens"]
+    assert first.meta.usage is not None
+    assert second.meta.usage is not None
+    assert first.meta.usage.input + second.meta.usage.input == 9
+    assert first.meta.usage.input > second.meta.usage.input > 0
+    assert world.meter.kept == ["stored"]
+
+
+async def test_what_a_list_comes_to_is_known_before_its_flight_is_over() -> None:
+    world = World(embedded([0.5], [0.25]))
+    live = await world.live(embeds("a", "b"))
+    await live.reader.ended()
+    assert [vector_of(entry) for entry in live.reader.flight.entries.values()] == [[0.5], [0.25]]
+    assert tuple(live.reader.flight.entries) == live.plan.keys
+
+
+async def test_what_no_input_can_be_told_of_is_passed_on_and_not_kept() -> None:
+    short = World(embedded([0.5]))
+    live = await short.live(embeds("a", "b"))
+    assert len(await read(live)) == 1
+    assert (live.reader.flight.entries, short.store.entries, short.meter.kept) == ({}, {}, ["malformed"])
+    for status in (201, 400):
+        odd = World(embedded([0.5], [0.25], status=status))
+        live = await odd.live(embeds("a", "b"))
+        await ended(live)
+        assert (live.reader.flight.entries, odd.store.entries, odd.meter.kept) == ({}, {}, ["failed"])
+
+
+async def test_a_list_that_nobody_wants_kept_is_shared_all_the_same() -> None:
+    world = World(embedded([0.5], [0.25]))
+    live = await world.live(embeds("a", "b", headers={b"x-penstock-ttl": b"0"}))
+    await ended(live)
+    assert len(live.reader.flight.entries) == 2
+    assert (world.store.entries, world.meter.kept) == ({}, [])
+
+
+async def test_each_part_of_a_list_is_kept_no_longer_than_the_last_who_joined_allows() -> None:
+    world = World(embedded([0.5], [0.25]))
+    live = await world.live(embeds("a", "b"))
+    divide = world.pipeline._storing.divide
+
+    async def joined_meanwhile(job: Job, plan: Plan, end: Ending, epoch: int) -> None:
+        await divide(job, plan, end, epoch)
+        live.reader.flight.reader(5)
+
+    world.pipeline._storing.divide = joined_meanwhile  # type: ignore[method-assign]
+    await ended(live)
+    assert [entry.meta.ttl for entry in world.store.entries.values()] == [5, 5]
+
+
+async def test_an_older_list_overwrites_nothing_that_a_newer_one_brought() -> None:
+    slow = Reply(content_type="application/json")
+    world = World(slow, embedded([2.0]))
+    old, new = embeds("a", "b"), embeds("b", headers=NO_CACHE)
+    leader = await world.live(old)
+    await turns()
+    await ended(await world.live(new))
+    body = json.dumps({"data": [{"index": place, "embedding": [1.0]} for place in (0, 1)]}).encode()
+    slow.come(body, b"")
+    await ended(leader)
+    assert [vector_of(world.store.entries[key]) for key in piece_keys(world, old)] == [[1.0], [2.0]]
+    assert world.meter.kept == ["stored", "stored"]
+
+
+async def test_a_list_of_which_all_was_fetched_anew_meanwhile_is_not_kept_again() -> None:
+    slow = Reply(content_type="application/json")
+    world = World(slow, embedded([2.0], [3.0]))
+    leader = await world.live(embeds("a", "b"))
+    await turns()
+    await ended(await world.live(embeds("b", "a", headers=NO_CACHE)))
+    slow.come(b'{"data": [{"index": 0, "embedding": [1]}, {"index": 1, "embedding": [1]}]}', b"")
+    await ended(leader)
+    assert [vector_of(entry) for entry in world.store.entries.values()] == [[2.0], [3.0]]
+    assert world.meter.kept == ["stored"]
+
+
+async def test_no_part_of_a_list_that_was_begun_before_a_purge_is_kept_after_it() -> None:
+    slow = Reply(content_type="application/json")
+    world = World(slow)
+    live = await world.live(embeds("a"))
+    await turns()
+    world.epoch.current = 1
+    slow.come(b'{"data": [{"index": 0, "embedding": [1]}]}', b"")
+    await ended(live)
+    assert (world.store.entries, world.meter.kept, live.reader.flight.kept) == ({}, ["purged"], False)
+
+
+@pytest.mark.parametrize("large", [False, True])
+async def test_a_large_list_is_taken_apart_in_a_thread(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_loop = []
+
+    def noted(body: bytes, counted: Any) -> Any:
+        on_loop.append(threading.current_thread() is threading.main_thread())
+        return parts_of(body, counted)
+
+    monkeypatch.setattr("proxy.storing.parts_of", noted)
+    world = World(embedded([0.5] * (AT_ONCE // 5 + 1 if large else 1), [0.25]))
+    live = await world.live(embeds("a", "b"))
+    await live.reader.ended()
+    assert on_loop == [not large]
+    assert vector_of(live.reader.flight.entries[live.plan.keys[1]]) == [0.25]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,14 +14,16 @@ from tiktoken import Encoding
 
 from pricing.cost import Usage
 from pricing.encodings import Encodings, Name
+from proxy.core.access import Grant
 from proxy.core.breaker import Health
-from proxy.core.call import Call
+from proxy.core.call import Call, read_call
 from proxy.core.chain import links_of
+from proxy.core.embeddings import Input
 from proxy.core.learned import Learned
 from proxy.core.recording import Head, Recording
 from proxy.core.routing import Choice, Routes
 from proxy.core.sse import Event
-from proxy.errors import NoModelFits, OverCostCap, PenstockError, UpstreamUnavailable
+from proxy.errors import NoModelFits, OverCostCap, PenstockError, PreviousResponseNotFound, UpstreamUnavailable
 from proxy.router import AT_ONCE, Ranked, Router, encoding_for
 from tests.fakes import Clock, a_call, some_routes, turns
 from tests.scripted import chunk
@@ -393,3 +396,61 @@ async def test_of_a_stream_that_was_let_go_each_event_is_a_token() -> None:
 
 async def test_nothing_that_came_is_an_answer_of_no_tokens() -> None:
     assert (await Scene().router.estimate(a_call(), ANY.options[0], recorded())).output == 0
+
+
+# Of a list, what each input weighs.
+
+
+async def test_an_input_weighs_its_tokens_and_tokens_weigh_themselves() -> None:
+    scene = Scene()
+    await scene.router.warm(ANY.options)
+    inputs: list[Input] = ["five words or so here", [1, 2, 3], "", [7]]
+    assert await scene.router.weigh(inputs, ANY.options[0]) == [5, 3, 0, 1]
+    assert {by_loop for _, by_loop in scene.watched.counted} == {True}
+
+
+async def test_where_no_encoding_is_there_none_is_loaded_to_weigh_a_list() -> None:
+    scene = Scene()
+    short, long = await scene.router.weigh(["a word", "a word " * 50], ANY.options[0])
+    assert 0 < short < long
+    assert scene.watched.counted == []
+
+
+async def test_a_long_list_is_weighed_in_a_thread() -> None:
+    scene = Scene()
+    await scene.router.warm(ANY.options)
+    inputs: list[Input] = ["word " * 100] * (AT_ONCE // 500 + 1)
+    assert set(await scene.router.weigh(inputs, ANY.options[0])) == {101}
+    assert {by_loop for _, by_loop in scene.watched.counted} == {False}
+
+
+# What a provider holds for one key is no other's.
+
+
+def going_on(name: object, owner: str) -> Call:
+    raw = json.dumps({"model": "any", "input": "and then?", "previous_response_id": name}).encode()
+    return read_call("responses", raw, {}, grant=Grant(owner, owner))
+
+
+def test_nobody_goes_on_from_what_was_made_for_another_key() -> None:
+    scene = Scene()
+    scene.router.learned.holds("resp_1", "pk_1", ANY.options[0].target.place(""), scene.clock.now)
+    for name, owner in (("resp_1", "pk_1"), ("resp_2", "pk_2"), (None, "pk_2"), ("", "pk_2"), ("resp_1", "")):
+        scene.router.check_held(going_on(name, owner))
+    with pytest.raises(PreviousResponseNotFound) as caught:
+        scene.router.check_held(going_on("resp_1", "pk_2"))
+    assert (caught.value.status, caught.value.param) == (400, "previous_response_id")
+
+
+async def test_a_conversation_that_a_provider_holds_goes_on_there_though_another_is_cheaper() -> None:
+    scene = Scene()
+    dear = ANY.options[1]
+    scene.router.learned.holds("resp_1", "", dear.target.place(""), scene.clock.now)
+    assert await scene.order(going_on("resp_1", "")) == ["dear", "cheap"]
+    models = {name: {**said, "provider": name} for name, said in MODELS.items()}
+    providers = {name: {"base_url": f"http://{name}/v1", "auth": "none"} for name in MODELS}
+    routes = {"any": {"models": list(MODELS), "baseline": "cheap"}}
+    apart = some_routes(models, providers=providers, routes=routes, routing={"default_provider": "cheap"}).choice("any")
+    scene.router.learned.holds("resp_2", "", apart.options[1].target.place(""), scene.clock.now)
+    assert await scene.order(going_on("resp_2", ""), apart) == ["dear"]
+    assert await scene.order(going_on("resp_3", ""), apart) == ["cheap"]

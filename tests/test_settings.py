@@ -1135,3 +1135,25 @@ def test_a_route_that_is_most_likely_a_mistake_is_doubted(table: Table, doubts: 
     found = read(table).doubts()
     assert len(found) == len(doubts)
     assert all(each.startswith(doubt) for each, doubt in zip(found, doubts, strict=True))
+
+
+# Endpoints.
+
+
+def test_what_a_provider_has_is_unknown_unless_it_is_said() -> None:
+    assert read().providers["p"].endpoints is None
+    said = read(provider={"endpoints": ["responses", "embeddings"]}).providers["p"]
+    assert said.endpoints == ("responses", "embeddings")
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "said"),
+    [
+        (["chat", "images"], "endpoints[1]: must be one of: chat, completions, responses, embeddings"),
+        (["/v1/chat/completions"], "endpoints[0]: must be one of: chat, completions, responses, embeddings"),
+        ("chat", "endpoints: Expected `array | null`"),
+        ([7], "endpoints[0]: Expected `str`"),
+    ],
+)
+def test_an_endpoint_that_is_none_is_refused_with_its_path(endpoints: object, said: str) -> None:
+    assert refused(provider={"endpoints": endpoints}).startswith(f"file: providers.p.{said}")

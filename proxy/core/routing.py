@@ -142,24 +142,25 @@ class Routes:
         model: str,
         wish: str | None = None,
         may_call: Callable[[str], bool] = lambda _: True,
-        endpoint: str = "chat",
+        endpoint: str | None = "chat",
     ) -> Choice:
-        """Who may answer a call of this endpoint that names this model or route; whoever asks `may_call` it.
+        """Who may answer a call of this endpoint (None: whatever they have) that names this model or route; whoever
+        asks `may_call` it.
 
         `wish`: "exact" forbids another model than the one named; "cheapest" allows one of its tier or above that may be
         called too. Raises InvalidRequest: an exact route that is no model.
         """
         choice = self._named(model, wish, may_call)
-        if not choice.routed:
+        if endpoint is None or not choice.routed:
             return choice
-        able = tuple(option for option in choice.options if self._has(option, endpoint))
+        able = tuple(option for option in choice.options if self.has(option, endpoint))
         if endpoint == "embeddings" and able:  # vectors of two models do not compare
             baseline = choice.baseline if choice.baseline in able else able[0]
             able = tuple(option for option in able if option.target.upstream == baseline.target.upstream)
         # Where nobody has it, a provider says so better than we.
         return choice if not able or len(able) == len(choice.options) else choice.among(able)
 
-    def _has(self, option: Option, endpoint: str) -> bool:
+    def has(self, option: Option, endpoint: str) -> bool:
         """Has it this endpoint, as far as anybody knows?"""
         said = self._endpoints.get(option.target.provider)
         kind = None if option.model is None else option.model.kind

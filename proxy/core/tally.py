@@ -114,7 +114,7 @@ class Answers:
             self.token.add(row.token)
         if row.overhead is not None:
             self.overhead.add(row.overhead)
-        if row.saved is not None or row.leader is not None or row.outcome in AGAIN:
+        if row.saved is not None or row.leader is not None or row.outcome in AGAIN or row.again is not None:
             self._again(row)
         if row.shadow is not None:
             self.shadow[row.shadow] = self.shadow.get(row.shadow, 0) + 1

@@ -1,4 +1,7 @@
-"""`/v1/models`: what this key may call of the settings' routes and models, and of what the default provider lists."""
+"""`/v1/models`: what this key may call of the settings' routes and models, and of what the default provider lists.
+
+A provider may have no such list; then the settings' own names are all of it.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -20,6 +23,7 @@ from proxy.interfaces import Listing, Provider
 Headers = tuple[tuple[bytes, bytes], ...]
 
 JSON: Headers = ((b"content-type", b"application/json"),)
+NO_LIST = (404, 405, 501)  # of a provider that has none
 
 
 class Models:
@@ -54,10 +58,11 @@ class Models:
 
     def _answer(self, listing: Listing, wanted: str | None, grant: Grant) -> tuple[int, Headers, bytes]:
         """Status, headers, body. A provider that refuses the client's own key is not papered over with our part."""
-        if listing.models is None:
+        listed = [] if listing.status in NO_LIST and self._named else listing.models
+        if listed is None:
             headers = ((b"content-type", listing.content_type), *listing.headers, *NO_PAGE)
             return listing.status, headers, self._provider.scrub(listing.body)
-        merged = self._merged(listing.models)
+        merged = self._merged(listed)
         found = {name: model for name, model in merged.items() if grant.may_call(name)}
         if wanted is None:
             return 200, JSON, msgspec.json.encode({"object": "list", "data": list(found.values())})

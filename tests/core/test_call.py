@@ -272,3 +272,125 @@ def test_a_client_that_retries_by_itself_is_known_by_its_header() -> None:
 def test_a_body_that_is_not_understood_is_refused() -> None:
     assert refused(b"[]").status == 400
     assert refused(b'{"model":"m","model":"n"}').status == 400
+
+
+# Other endpoints than chat.
+
+
+def to(path: str, **members: Any) -> Call:
+    return read_call(path, json.dumps({"model": "m"} | members).encode(), {})
+
+
+def refused_to(path: str, **members: Any) -> str | None:
+    """The member that is named."""
+    with pytest.raises(InvalidRequest) as caught:
+        to(path, **members)
+    return caught.value.param
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("chat/completions", "chat"),
+        ("completions", "completions"),
+        ("responses", "responses"),
+        ("embeddings", "embeddings"),
+    ],
+)
+def test_a_call_knows_the_dialect_of_its_endpoint(path: str, name: str) -> None:
+    assert (to(path).dialect.name, to(path).dialect.path) == (name, path)
+
+
+@pytest.mark.parametrize(
+    ("members", "choices", "made"),
+    [
+        ({}, 1, 1),
+        ({"prompt": "a", "n": 3}, 3, 3),
+        ({"prompt": ["a", "b"]}, 2, 2),
+        ({"prompt": ["a", "b"], "n": 3}, 6, 6),
+        ({"prompt": []}, 1, 1),
+        ({"prompt": [1, 2, 3]}, 1, 1),  # tokens of one prompt
+        ({"prompt": [[1, 2], [3]]}, 2, 2),
+        ({"prompt": "a", "best_of": 4}, 1, 4),
+        ({"prompt": ["a", "b"], "n": 2, "best_of": 5}, 4, 10),
+        ({"prompt": "a", "n": 3, "best_of": 2}, 3, 3),
+        ({"prompt": "a", "best_of": None}, 1, 1),
+    ],
+)
+def test_of_a_text_completion_each_prompt_has_its_choices_and_the_best_are_of_more(
+    members: dict[str, Any], choices: int, made: int
+) -> None:
+    call = to("completions", **members)
+    assert (call.choices, call.made) == (choices, made)
+
+
+@pytest.mark.parametrize("best_of", [0, "4", True, 1.5, 1025])
+def test_a_best_of_that_another_may_count_otherwise_is_refused_where_it_means_something(best_of: object) -> None:
+    assert refused_to("completions", best_of=best_of) == "best_of"
+    assert to("chat/completions", best_of=best_of).made == 1
+
+
+@pytest.mark.parametrize("path", ["responses", "embeddings"])
+@pytest.mark.parametrize("n", [3, "3", 0])
+def test_a_response_is_one_and_so_is_a_list_of_embeddings(path: str, n: object) -> None:
+    call = to(path, n=n)
+    assert (call.choices, call.made) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "bounds", "others"),
+    [
+        ("chat/completions", ["max_tokens", "max_completion_tokens"], ["max_output_tokens"]),
+        ("completions", ["max_tokens"], ["max_completion_tokens", "max_output_tokens"]),
+        ("responses", ["max_output_tokens"], ["max_tokens", "max_completion_tokens"]),
+        ("embeddings", [], ["max_tokens", "max_completion_tokens", "max_output_tokens"]),
+    ],
+)
+def test_each_endpoint_has_its_own_names_for_the_longest_answer(
+    path: str, bounds: list[str], others: list[str]
+) -> None:
+    for name in bounds:
+        assert refused_to(path, **{name: "100"}) == name
+    for name in others:
+        assert to(path, **{name: "100"}).body[name] == "100"
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "wanted"),
+    [
+        ("completions", None, False),
+        ("completions", {"include_usage": True}, True),
+        ("responses", None, True),  # it says its usage to everyone
+        ("responses", {"include_obfuscation": False}, True),
+    ],
+)
+def test_usage_is_asked_for_only_where_it_has_to_be(path: str, options: object, wanted: bool) -> None:
+    call = to(path, stream=True, stream_options=options)
+    assert (call.stream, call.wants_usage) == (True, wanted)
+    assert refused_to(path, stream=1) == "stream"
+    assert refused_to(path, stream=True, stream_options=[]) == "stream_options"
+
+
+@pytest.mark.parametrize("members", [{}, {"stream": True}, {"stream": "yes", "stream_options": 1}])
+def test_embeddings_have_no_stream_whatever_is_said_of_it(members: dict[str, Any]) -> None:
+    call = to("embeddings", **members)
+    assert (call.stream, call.wants_usage) == (False, True)
+
+
+def test_a_response_by_a_template_of_the_provider_needs_no_model() -> None:
+    assert to("responses", model=None, prompt={"id": "pmpt_1"}).model == ""
+    assert to("responses", prompt={"id": "pmpt_1"}).model == "m"
+    for path, prompt in (("responses", "pmpt_1"), ("responses", None), ("completions", {"id": "p"})):
+        assert refused_to(path, model=None, prompt=prompt) == "model"
+    assert refused_to("responses", model="", prompt={"id": "pmpt_1"}) == "model"
+
+
+def test_by_its_likeness_every_call_is_a_chat() -> None:
+    chat = to("chat/completions", messages=[{"role": "user", "content": "hi"}])
+    assert chat.likeness is chat.body
+    response = to("responses", input="hi", max_output_tokens=5)
+    assert response.likeness["max_completion_tokens"] == 5
+    assert response.likeness["messages"]
+    assert "messages" not in response.body
+    for path, members in (("completions", {"prompt": "hi"}), ("embeddings", {"input": ["hi"]})):
+        assert to(path, **members).likeness["messages"] == ["hi"]

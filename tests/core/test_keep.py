@@ -140,3 +140,52 @@ def test_one_choice_of_invalid_json_spoils_all() -> None:
     bad = completion("{")["choices"][0] | {"index": 1}
     recording = recorded([json.dumps({"choices": [good, bad]}).encode()], kind="json")
     assert verdict(recording, response_format={"type": "json_object"}) == "invalid-json"
+
+
+# Other endpoints than chat.
+
+
+def to(path: str, **members: Any) -> Call:
+    return read_call(path, json.dumps({"model": "m"} | members).encode(), {})
+
+
+def judged(call: Call, *pieces: bytes, kind: Kind = "json") -> str | None:
+    recording, progress = recorded(list(pieces), kind=kind), call.dialect.progress(1)
+    for event in recording.events:
+        if not event.is_done:
+            progress.take(event.raw if event.data is None else event.data)
+    return flaw(recording, progress, call)
+
+
+def response_of(text: str) -> dict[str, Any]:
+    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+    return {"id": "resp_1", "object": "response", "status": "completed", "output": [said], "usage": {}}
+
+
+SHAPES: list[dict[str, Any]] = [
+    {"type": "json_object"},
+    {"type": "json_schema", "name": "x", "schema": {"type": "object"}},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_response_that_was_to_be_json_is_kept_only_if_it_is(shape: dict[str, Any], streamed: bool) -> None:
+    for text, reason in (('{"a": 1}', None), ('{"a": 1', "invalid-json")):
+        said = response_of(text)
+        raw = json.dumps({"type": "response.completed", "response": said} if streamed else said).encode()
+        pieces, kind = ([encode(raw)], "stream") if streamed else ([raw], "json")
+        assert judged(to("responses", text={"format": shape}), *pieces, kind=kind) == reason  # type: ignore[arg-type]
+        assert judged(to("responses"), *pieces, kind=kind) is None  # type: ignore[arg-type]
+
+
+def test_a_text_completion_is_asked_for_no_json() -> None:
+    raw = json.dumps({"id": "c", "choices": [{"index": 0, "text": "no JSON", "finish_reason": "stop"}]}).encode()
+    assert judged(to("completions", prompt="a", response_format={"type": "json_object"}), raw) is None
+
+
+def test_a_list_of_embeddings_is_kept_for_what_it_is() -> None:
+    call = to("embeddings", input="a", response_format={"type": "json_object"})
+    assert judged(call, b'{"data": [{"index": 0, "embedding": [1]}]}') is None
+    assert judged(call, b'{"data": [{"index": 0, "emb') == "malformed"
+    assert judged(call, b'{"object": "list"}') == "unfinished"

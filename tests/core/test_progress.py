@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.core.progress import FAILED_FINISHES, ChatProgress, has_substance
+from proxy.core.progress import FAILED_FINISHES, ChatProgress, EmbeddingsProgress, has_substance
 
 
 def choice(content: str | None = None, *, index: int = 0, finish: object = None, **delta: Any) -> dict[str, Any]:
@@ -193,3 +193,71 @@ def test_whole_means_that_each_choice_spoke_and_ended_once(told: list[tuple[int,
     spoke = {index for index, what in told if "say" in what}
     whole = len(ended) >= asked and sorted(ended) == sorted(shown) and spoke == shown
     assert (progress(*chunks, choices=asked).flaw() is None) is whole
+
+
+# A list of embeddings.
+
+
+def listed(body: object) -> EmbeddingsProgress:
+    found = EmbeddingsProgress(1)
+    found.take(body if isinstance(body, bytes) else json.dumps(body).encode())
+    return found
+
+
+def seen(found: EmbeddingsProgress) -> tuple[bool, bool, bool, str | None]:
+    return found.begun, found.finished, found.truncated, found.flaw()
+
+
+VECTORS = [{"object": "embedding", "index": 0, "embedding": [0.5]}]
+WHOLE = (True, True, False, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"object": "list", "data": VECTORS, "usage": {"prompt_tokens": 3}},
+        {"data": []},
+        {"data": VECTORS, "error": None},
+        b'{ "data" : \n [ {"embedding": "AAAA"} ] }',
+    ],
+)
+def test_a_list_of_embeddings_is_whole_once_it_is_there(body: object) -> None:
+    found = listed(body)
+    assert seen(found) == WHOLE
+    assert len(found.substance) == 1
+    assert found.has_usage
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"object": "list"}, {"data": None}, {"data": {"embedding": [1]}}, {"data": "[1]"}]
+)
+def test_without_a_list_there_are_no_embeddings(body: object) -> None:
+    found = listed(body)
+    assert seen(found) == (False, False, True, "unfinished")
+    assert len(found.substance) == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"nonsense", b"[1]", b"null", b'{"data": [1', b'{"data": [1]', b'{"data": nonsense}'],
+)
+def test_what_is_no_json_object_is_no_list_of_embeddings(body: bytes) -> None:
+    found = listed(body)
+    assert found.malformed
+    assert found.flaw() == "malformed"
+
+
+@pytest.mark.parametrize("error", [{"message": "no"}, "no", {}, ""])
+def test_an_error_beside_the_embeddings_is_a_flaw(error: object) -> None:
+    found = listed({"data": VECTORS, "error": error})
+    assert (found.error, found.flaw()) == (error, "error")
+
+
+def test_the_usage_of_embeddings_is_what_was_said() -> None:
+    usage = {"prompt_tokens": 3, "total_tokens": 3}
+    assert listed({"data": VECTORS, "usage": usage}).usage == usage
+    assert listed({"data": VECTORS}).usage is None
+
+
+def test_embeddings_that_have_not_come_are_not_whole() -> None:
+    assert seen(EmbeddingsProgress(1)) == (False, False, True, "unfinished")

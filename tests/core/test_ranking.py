@@ -591,3 +591,32 @@ def test_of_a_limit_of_tokens_a_request_takes_its_prompt_and_what_its_answers_ra
     assert of(CHEAP, ask(1000), rarely=800.0).tokens == 1800
     assert of(CHEAP, ask(1000, needs=needs(max_output=50)), rarely=800.0).tokens == 1050
     assert of(CHEAP, ask(1000, needs=needs(choices=3)), rarely=800.0).tokens == 3400
+
+
+# What a provider holds.
+
+
+def test_whoever_does_not_hold_what_a_request_refers_to_is_not_asked_however_cheap_it_is() -> None:
+    dear = option("dear", rates("99", "99"))
+    told: Told = ((CHEAP_IN, {}), (dear, {}), (unknown("new"), {}))
+    found = ranked(ask(1000, holder="dear"), *told)
+    assert (names(found), found.why) == (["dear"], "only")
+    assert reasons(found) == {"cheap-in": "state", "new": "state"}
+    assert names(ranked(ask(1000), *told))[0] == "cheap-in"
+
+
+def test_that_something_lies_elsewhere_stands_before_every_other_reason() -> None:
+    hindered = option("x", None, no=("tools",), window=1)
+    asked = ask(1000, holder="dear", needs=needs("tools"), max_cost=D(0), left=D(0))
+    assert of(hindered, asked, state="down", wait=5.0).reason == "state"
+
+
+def test_where_the_holder_is_out_nobody_else_is_asked_but_the_one_that_was_named() -> None:
+    told: Told = ((CHEAP_IN, {}), (CHEAP_OUT, {"state": "down"}))
+    found = ranked(ask(1000, holder="cheap-out"), *told)
+    assert (names(found), found.why) == ([], "none")
+    assert reasons(found) == {"cheap-in": "state", "cheap-out": "down"}
+    found = ranked(ask(1000, holder="cheap-out"), *told, named=True)
+    assert (names(found), found.why) == (["cheap-in"], "named")  # its provider says what is wrong
+    found = ranked(ask(1000, holder="cheap-out"), (CHEAP_IN, {}), (CHEAP_OUT, {"state": "cooling"}))
+    assert (names(found), found.why) == (["cheap-out"], "cooling")

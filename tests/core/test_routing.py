@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 import pytest
 
-from pricing.models import Model, PromptCache
+from pricing.models import Kind, Model, PromptCache
 from proxy.core.policy import Sampled
 from proxy.core.routing import Choice, Named, Option, Route, Routes, Target
 from proxy.errors import InvalidRequest
@@ -192,3 +192,114 @@ def test_the_cheapest_of_a_tier_is_paid_by_who_pays_for_the_model_that_was_named
     ):
         table = Routes(client_pays=client_pays, describe=lambda *_: (None, None), **paid)  # type: ignore[arg-type]
         assert names(table.choice("x", "cheapest")) == given
+
+
+# Endpoints.
+
+KINDS: dict[str, Kind | None] = {
+    "chatty": "chat",
+    "thinker": "responses",
+    "old": "completion",
+    "vectors": "embedding",
+    "vectors-2": "embedding",
+    "odd": None,
+}
+EVERY = ("chat", "responses", "completions", "embeddings")
+
+
+def of_kinds(*route: str, baseline: str | None = None, elsewhere: tuple[str, ...] = (), **endpoints: Any) -> Routes:
+    """A route "r" of these; `elsewhere`: those of them that are provider b's, under one name there."""
+    models = {name: Named("b", "shared") if name in elsewhere else Named("a", name) for name in KINDS}
+    return Routes(
+        base_urls={"a": "https://a.example/v1", "b": "https://b.example/v1"},
+        default_provider="a",
+        models=models,
+        routes={"r": Route(route, baseline or route[0])},
+        describe=lambda name, _: (Model(provider="", id=name, kind=KINDS[name]), None),
+        endpoints=endpoints,
+    )
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "able"),
+    [
+        ("chat", ["chatty", "odd"]),
+        ("responses", ["chatty", "thinker", "odd"]),
+        ("completions", ["old", "odd"]),
+        (None, ["chatty", "thinker", "old", "vectors", "odd"]),
+    ],
+)
+def test_of_a_route_those_are_asked_that_have_the_endpoint_as_far_as_is_known(
+    endpoint: str | None, able: list[str]
+) -> None:
+    table = of_kinds("chatty", "thinker", "old", "vectors", "odd")
+    assert names(table.choice("r", endpoint=endpoint)) == able
+
+
+def test_a_provider_has_the_endpoints_that_the_settings_name_and_its_models_no_others() -> None:
+    route = ("chatty", "odd", "thinker")
+    table = of_kinds(*route, elsewhere=("odd",), b=("responses",))
+    assert names(table.choice("r")) == ["chatty"]
+    assert names(table.choice("r", endpoint="responses")) == list(route)
+    table = of_kinds(*route, elsewhere=("odd",), a=("chat",))
+    assert names(table.choice("r")) == ["chatty", "odd"]
+    assert names(table.choice("r", endpoint="responses")) == ["odd"]
+
+
+def test_where_nobody_has_the_endpoint_all_are_asked_as_a_provider_says_it_better() -> None:
+    choice = of_kinds("chatty", "old").choice("r", endpoint="embeddings")
+    assert names(choice) == ["chatty", "old"]
+    assert of_kinds("chatty", a=()).choice("r").options
+
+
+def test_a_model_alone_is_asked_whatever_it_is_known_to_have() -> None:
+    table = of_kinds("chatty", a=("chat",))
+    for endpoint in EVERY:
+        assert names(table.choice("old", endpoint=endpoint)) == ["old"]
+
+
+def test_savings_are_measured_against_one_that_has_the_endpoint() -> None:
+    table = of_kinds("old", "chatty", "odd", baseline="old")
+    choice = table.choice("r")
+    assert (names(choice), choice.baseline.name, choice.route) == (["chatty", "odd"], "chatty", "r")
+    choice = of_kinds("old", "chatty", "odd", baseline="odd").choice("r")
+    assert (names(choice), choice.baseline.name) == (["chatty", "odd"], "odd")
+
+
+def test_who_named_a_model_that_is_left_out_did_not_name_the_one_in_its_place() -> None:
+    options = tuple(Option(name, Target("a", "https://a", name)) for name in "xyz")
+    choice = Choice(options, options[0], named=True, route="r", retry_lost=True, sampled="bypass")
+    for some, baseline, named in ((options[:2], "x", True), (options[1:], "y", False)):
+        fewer = choice.among(some)
+        assert (fewer.options, fewer.baseline.name, fewer.named) == (some, baseline, named)
+        assert (fewer.route, fewer.retry_lost, fewer.sampled) == ("r", True, "bypass")
+    assert not Choice(options, options[0], named=False).among(options[:2]).named
+
+
+def test_vectors_of_two_models_never_stand_in_for_each_other() -> None:
+    table = of_kinds("vectors", "vectors-2", "chatty")
+    assert names(table.choice("r", endpoint="embeddings")) == ["vectors"]
+    table = of_kinds("vectors", "vectors-2", "chatty", baseline="vectors-2")
+    assert names(table.choice("r", endpoint="embeddings")) == ["vectors-2"]
+    table = of_kinds("chatty", "vectors", "vectors-2")  # the baseline has none
+    assert names(table.choice("r", endpoint="embeddings")) == ["vectors"]
+
+
+def test_one_model_of_vectors_may_be_asked_at_several_providers() -> None:
+    models = {"here": Named("a", "bge"), "there": Named("b", "bge"), "other": Named("b", "ada")}
+    table = routes(lambda *_: (None, None), models, {"r": Route(("here", "other", "there"), "here")})
+    assert names(table.choice("r", endpoint="embeddings")) == ["here", "there"]
+    assert names(table.choice("r")) == ["here", "other", "there"]
+
+
+def test_whoever_is_of_the_same_tier_must_have_the_endpoint_too() -> None:
+    models = {name: Named("a", name, tier=1) for name in ("chatty", "old", "odd")}
+    table = Routes(
+        base_urls={"a": "https://a"},
+        default_provider="a",
+        models=models,
+        routes={},
+        describe=lambda name, _: (Model(provider="", id=name, kind=KINDS[name]), None),
+    )
+    assert names(table.choice("chatty", "cheapest")) == ["chatty", "odd"]
+    assert names(table.choice("old", "cheapest", endpoint="completions")) == ["old", "odd"]

@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.core.policy import FETCH_ANEW, JOIN_ONLY, LEAD_ONLY, PLAIN, Verdict, bypass
-from proxy.core.status import forward_status, hit_status
+from proxy.core.status import forward_status, hit_status, list_status
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,18 @@ def test_an_answer_from_the_provider_says_why_and_whether_it_will_be_kept(
 def test_a_joined_answer_says_so_and_nothing_else(verdict: Verdict, stored: bool, found_stale: bool) -> None:
     status = forward_status(verdict, found_stale=found_stale, collapsed=True, stored=stored)
     assert status == b"penstock; fwd=miss; collapsed"
+
+
+@pytest.mark.parametrize(
+    ("partial", "asked", "status"),
+    [
+        (False, True, b"penstock; fwd=miss; stored"),
+        (False, False, b"penstock; fwd=miss; collapsed"),
+        (True, True, b"penstock; fwd=partial; stored"),
+        (True, False, b"penstock; fwd=partial; collapsed"),
+    ],
+)
+def test_a_list_says_whether_a_part_of_it_was_known_and_whether_it_asked_itself(
+    partial: bool, asked: bool, status: bytes
+) -> None:
+    assert list_status(partial=partial, asked=asked) == status

@@ -270,3 +270,24 @@ def test_attempts_are_counted_and_those_that_failed() -> None:
         tallies.tried("p", "m", failed=failed)
     tallies.tried("p", "n", failed=True)
     assert tallies.tried_of == {("p", "m"): (3, 1), ("p", "n"): (1, 1)}
+
+
+# Of a list a part may be given again.
+
+
+def test_of_a_list_the_part_that_was_known_is_saved_and_the_rest_is_not() -> None:
+    part = Usage(input=30, cached=0, output=0)
+    found = answers(answer(outcome="miss", usage=USAGE, again=part, saved=D("0.25"), cost=D(1)))
+    assert (found.saved, found.input, found.unknown) == ({"cache": 0.25}, {"cache": 30}, 0)
+
+
+def test_what_of_a_list_has_no_price_saves_its_tokens_all_the_same() -> None:
+    part = Usage(input=30, cached=0, output=0)
+    found = answers(answer(outcome="miss", usage=USAGE, again=part, saved=None))
+    assert (found.saved, found.input) == ({}, {"cache": 30})
+
+
+def test_a_list_that_joined_others_saves_by_that() -> None:
+    part = Usage(input=30, cached=0, output=0)
+    found = answers(answer(outcome="collapsed", usage=USAGE, again=part, saved=D("0.25"), leader="req_0"))
+    assert (found.saved, found.input) == ({"collapse": 0.25}, {"collapse": 30})

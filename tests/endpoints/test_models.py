@@ -249,3 +249,30 @@ async def test_a_list_with_a_slash_at_its_end_is_no_model() -> None:
 async def test_a_refusal_that_quotes_the_operators_key_does_not_show_it() -> None:
     rig = Rig(Listed(429, b'{"error":{"message":"too much for sk-operator"}}', None))
     assert await rig.get() == (429, {"error": {"message": "too much for [key]"}})
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+async def test_where_the_provider_has_no_list_the_names_of_the_settings_are_all_of_it(status: int) -> None:
+    access = Access({digest(b"sk-a"): Grant("a", "a", ("econ*", "gpt-4.1"))})
+
+    async def got(model: str | None = None) -> tuple[int, Any]:
+        rig = Rig(Listed(status, b"no such path", None, b"text/plain"), named=["economy", "large"], access=access)
+        found = await rig.get(model, authorization="Bearer sk-a")
+        assert rig.header(b"content-type") == b"application/json"
+        return found
+
+    answered, said = await got()
+    assert (answered, [each["id"] for each in said["data"]]) == (200, ["economy"])
+    assert [(await got(model))[0] for model in ("economy", "large", "gpt-4.1")] == [200, 404, 404]
+
+
+async def test_where_neither_the_provider_nor_the_settings_name_a_model_the_provider_says_so() -> None:
+    rig = Rig(Listed(404, b"no such path", None, b"text/plain"))
+    assert await rig.get() == (404, b"no such path")
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 503])
+async def test_no_other_refusal_is_papered_over_with_the_names_of_the_settings(status: int) -> None:
+    refusal = b'{"error":{"message":"no"}}'
+    for model in (None, "economy"):
+        assert await Rig(Listed(status, refusal, None), named=["economy"]).get(model) == (status, json.loads(refusal))

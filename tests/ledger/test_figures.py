@@ -187,3 +187,17 @@ def test_without_a_ledger_there_is_nothing_to_tell_and_nothing_is_made(tmp_path:
 def test_an_empty_ledger_adds_up_to_nothing(shop: Shop) -> None:
     assert (shop.groups("key"), shop.total()) == ({}, Figures())
     assert shop.total().hit_ratio is None
+
+
+def test_what_of_a_list_was_known_is_saved_by_the_cache_though_it_was_a_miss(shop: Shop) -> None:
+    shop.answered(
+        answer("a", saved=Decimal("0.3")),
+        answer("b"),
+        answer("c", outcome="collapsed", saved=Decimal("0.02"), leader="a"),
+        answer("d", outcome="bypass", saved=Decimal(7)),
+        hit("e", saved=Decimal("0.1")),
+    )
+    told = shop.total()
+    assert (told.misses, told.hits) == (2, 1)
+    assert (told.saved_cache, told.saved_collapse) == (Decimal("0.4"), Decimal("0.02"))
+    assert told.saved_unknown == 0  # a miss that saves nothing is no saving that is not known

@@ -852,3 +852,84 @@ async def test_a_disk_that_fails_in_a_sweep_is_told_and_memory_is_swept_all_the_
     assert rig.events["disk_write_failed"] >= 1
     assert rig.store.stats().memory_entries == 1
     await rig.store.close()
+
+
+# Many at once.
+
+
+def many(count: int) -> list[bytes]:
+    return [b"%032d" % number for number in range(count)]
+
+
+async def test_of_many_keys_those_are_found_that_are_in_memory_in_the_queue_or_on_the_disk() -> None:
+    disk = FakeDisk()
+    disk.write_gate.clear()
+    rig = Rig(disk)
+    on_disk, near, nowhere = many(3)
+    disk.kept[on_disk] = pack(Thing(b"a"))
+    rig.store.put(near, Thing(b"b"), expire=60)
+    assert await rig.store.get_many([nowhere, near, on_disk]) == {on_disk: Thing(b"a"), near: Thing(b"b")}
+    assert sorted(disk.reads) == sorted([on_disk, nowhere])
+    assert await rig.store.get_many([]) == {}
+    disk.write_gate.set()
+    await rig.store.close()
+
+
+async def test_what_is_all_near_is_found_without_a_turn_of_the_loop() -> None:
+    rig, keys = Rig(FakeDisk()), many(200)
+    for key in keys:
+        rig.store.put(key, Thing(key), expire=60)
+    looking = rig.store.get_many(keys)
+    with pytest.raises(StopIteration) as found:
+        looking.send(None)
+    assert found.value.value == {key: Thing(key) for key in keys}
+    await rig.store.close()
+
+
+async def test_more_keys_than_may_wait_for_the_disk_at_once_are_asked_for_in_turns() -> None:
+    disk, keys = FakeDisk(), many(200)
+    disk.kept = {key: pack(Thing(key)) for key in keys[::2]}
+    disk.read_gate.clear()
+    rig = Rig(disk)
+    looking = asyncio.ensure_future(rig.store.get_many(keys))
+    await began(disk)
+    at_once = len(rig.store._looking)
+    disk.read_gate.set()
+    assert 1 < at_once < len(keys)
+    assert await looking == {key: Thing(key) for key in keys[::2]}
+    assert sorted(disk.reads) == keys
+    await rig.store.close()
+
+
+async def test_a_key_that_stands_twice_is_read_once() -> None:
+    disk = FakeDisk()
+    disk.kept[KEY] = pack(Thing(b"a"))
+    rig = Rig(disk)
+    assert await rig.store.get_many([KEY, KEY]) == {KEY: Thing(b"a")}
+    assert disk.reads == [KEY]
+    await rig.store.close()
+
+
+async def test_what_is_put_while_others_of_many_are_looked_for_is_found() -> None:
+    disk, keys = FakeDisk(), many(100)
+    rig = Rig(disk)
+    looks = rig.store.get
+
+    async def look(key: bytes) -> Thing | None:
+        if key == keys[-1]:  # the first of them was a miss long ago
+            rig.store.put(keys[0], Thing(b"late"), expire=60)
+        return await looks(key)
+
+    rig.store.get = look  # type: ignore[method-assign]
+    assert await rig.store.get_many(keys) == {keys[0]: Thing(b"late")}
+    await rig.store.close()
+
+
+async def test_a_disk_that_fails_for_some_of_many_costs_no_more_than_misses() -> None:
+    keys = many(10)
+    disk = FailingDisk(4, OSError("bad"))
+    disk.kept = {key: pack(Thing(key)) for key in keys}
+    rig = Rig(disk)
+    assert len(await rig.store.get_many(keys)) == 9
+    assert rig.events == {"disk_read_failed": 1}
+    await rig.store.close()
