@@ -1,7 +1,6 @@
 """All of it together: files, whoever is asked, workers, signals, and what is said in the end."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -17,18 +16,15 @@ from proxy.batch.client import Client, in_process, over_http
 from proxy.batch.forecast import show
 from proxy.batch.foresight import Foresight
 from proxy.batch.requests import Requests, open_requests
-from proxy.batch.results import Results, look_at, open_results
+from proxy.batch.results import Results, look_at, old_of, open_results
 from proxy.batch.screen import Screen, summary
+from proxy.batch.stopping import STOPPED, STOPPERS, TO_GO_ON
 from proxy.batch.workers import Workers
 from proxy.clock import SystemClock
-from proxy.core.batch_figures import Figures
+from proxy.core.batch_figures import Figures, several
 from proxy.errors import DirectoryInUse, StartupError
 from proxy.logs import logged
 from proxy.settings import Log, Settings
-
-STOPPED = 130  # as shells say of a process that Ctrl-C ended
-TO_GO_ON = "To go on, give the same command again: what was answered is not asked again."
-STOPPERS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +45,20 @@ def run_batch(
     """
     errors = Console(stderr=True)
     log = _log(proxy.settings.log) if isinstance(proxy, Own) else Log(format="text")
-    try:
-        with open_requests(requests) as asked:
-            wanted = {item.digest for item in asked.good}
-            with open_results(output, requests, wanted) as results, logged(log):
-                batch = _Batch(asked, results, errors, concurrency)
-                for line in proxy.settings.notices() if isinstance(proxy, Own) else ():
-                    batch.screen.say(f"note: {line}")
-                code = uvloop.run(batch.run(proxy, key))
-    except KeyboardInterrupt:  # before anything was begun
-        errors.print(TO_GO_ON)
-        return STOPPED
-    if code != STOPPED:
-        told = summary(batch.figures, output, batch.screen.elapsed)
-        console.print(told, markup=False, highlight=False, soft_wrap=True)
-    return code
+    with open_requests(requests) as asked, open_results(output, asked) as results, logged(log):
+        batch = _Batch(asked, results, errors, concurrency)
+        for line in proxy.settings.notices() if isinstance(proxy, Own) else ():
+            batch.screen.say(f"note: {line}")
+        old = old_of(results.output)
+        if results.others:
+            others = f"{several(results.others, 'line')} of none of these requests"
+            batch.screen.say(f"note: {output} has {others}; the end will move them to {old}.")
+        code = uvloop.run(batch.run(proxy, key))
+        if code != STOPPED:
+            told = summary(batch.figures, output, batch.screen.elapsed)
+            told += f"\nWhat it held of none of these requests is in {old}." if results.others else ""
+            console.print(told, markup=False, highlight=False, soft_wrap=True)
+        return code
 
 
 def dry_run(requests: Path, output: Path | None, proxy: Own, *, key: str | None, console: Console) -> int:
@@ -72,7 +67,7 @@ def dry_run(requests: Path, output: Path | None, proxy: Own, *, key: str | None,
     screen = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with open_requests(requests) as asked:
-        taken = set() if output is None else look_at(output, {item.digest for item in asked.good})
+        taken = set() if output is None else look_at(output, asked)
         with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
             told = progress.track(asked.items, description=requests.name)
             found = asyncio.run(foresight.of(asked, taken, told))
@@ -92,22 +87,37 @@ class _Batch:
         self._concurrency = concurrency
         clock = SystemClock()
         taken = sum(item in results for item in requests.good)
-        wrong = sum(item.wrong is not None for item in requests.items)
-        self.figures = Figures(len(requests.items), taken=taken, wrong=wrong)
+        self.figures = Figures(len(requests.items), taken=taken)
+        for item in requests.items:
+            if item.wrong is not None:
+                self.figures.found_wrong(item.wrong)
         self.screen = Screen(errors, self.figures, clock.monotonic)
+        self._asking: asyncio.Task[int] | None = None
         self._workers = Workers(requests, results, self.figures, clock.wall)
 
     async def run(self, proxy: Own | str, key: str | None) -> int:
         with self._stoppable():
             if self.figures.left:  # else nobody need be there
-                async with _client(proxy, key) as client, self.screen.shown():
-                    pending = (item for item in self._requests.good if item not in self._results)
-                    await self._workers.run(client, pending, self._concurrency)
+                await self._ask(proxy, key)
             if self.figures.left:
-                self.screen.say(f"{self.figures.done:,} of {self.figures.total:,} lines are done. {TO_GO_ON}")
+                done = f"{self.figures.done:,} of {several(self.figures.total, 'line')}"
+                self.screen.say("\n".join([*self.figures.faults.lines(), f"{done} done. {TO_GO_ON}"]))
                 return STOPPED
             self._results.finish(self._requests.items)
         return 1 if self.figures.errors else 0
+
+    async def _ask(self, proxy: Own | str, key: str | None) -> None:
+        """Until all are done, or it is stopped."""
+        self._asking = asyncio.current_task()
+        try:
+            async with _client(proxy, key) as client, self.screen.shown():
+                pending = (item for item in self._requests.good if item not in self._results)
+                await self._workers.run(client, pending, self._concurrency)
+        except asyncio.CancelledError:
+            if self._asking is None or not self._workers.stopping:
+                raise
+            while self._asking.uncancel():  # the signal may have come several times
+                pass
 
     @contextmanager
     def _stoppable(self) -> Iterator[None]:
@@ -121,9 +131,11 @@ class _Batch:
                 loop.remove_signal_handler(number)
 
     def _stop(self) -> None:
-        if not self._workers.stopping:
-            several = f"{self._workers.under_way} under way are finished"
-            self.screen.say(f"Stopping: nothing new is begun, {several}; Ctrl-C once more ends them.")
+        if not self._workers.began and self._asking is not None:
+            self._asking.cancel()  # whoever is asked is not even there yet
+        elif not self._workers.stopping:
+            rest = f"{self._workers.under_way:,} under way are finished"
+            self.screen.say(f"Stopping: nothing new is begun, {rest}; Ctrl-C once more ends them.")
         self._workers.stop()
 
 

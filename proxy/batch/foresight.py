@@ -4,7 +4,7 @@ Rule: the plans, keys and rankings are those of the proxy itself, so that what i
 has no known price is named, and never 0.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from proxy.app import rules_of, terms_of
+from proxy.app import limiter_of, rules_of, terms_of
 from proxy.batch.requests import Item, Requests
 from proxy.checks import IN_LEDGER, unheeded
 from proxy.clock import SystemClock
@@ -20,11 +20,12 @@ from proxy.core.access import Grant
 from proxy.core.batch import ENDPOINTS, Request
 from proxy.core.call import Headers, read_call
 from proxy.core.chain import links_for
+from proxy.core.dialect import RESPONSES
 from proxy.core.embeddings import asking
 from proxy.core.entry import unpack
 from proxy.core.policy import freshness
 from proxy.core.ranking import Estimate
-from proxy.errors import LedgerUnavailable, PenstockError, StartupError
+from proxy.errors import LedgerUnavailable, OverLimit, PenstockError, StartupError
 from proxy.explain import learned_in, left_of
 from proxy.keyring import Keyring, Shelf
 from proxy.offers import price_table, routes_of
@@ -42,7 +43,7 @@ NAMED = 5  # lines of which it is said what is wrong with them
 @dataclass(slots=True)
 class Share:
     """What one model is expected to be asked. USD: of the requests whose cost is known; `unpriced` have none, and what
-    `unbounded` ones may cost nothing bounds.
+    `unbounded` ones may cost nothing bounds: of some that is as they lack one of `members`.
     """
 
     requests: int = 0
@@ -51,8 +52,10 @@ class Share:
     unpriced: int = 0
     most: Decimal = Decimal(0)
     unbounded: int = 0
+    members: set[str] = field(default_factory=set)
 
-    def add(self, found: Estimate) -> None:
+    def add(self, found: Estimate, member: str | None) -> None:
+        """One request more; `member`: of its body that would bound its cost, if there is one."""
         self.requests += 1
         self.input += found.input
         usd = found.usd if found.service is None else None
@@ -60,13 +63,15 @@ class Share:
         self.usd += usd or 0
         self.unbounded += found.most is None
         self.most += found.most or 0
+        if found.most is None and member is not None:
+            self.members.add(member)
 
 
 @dataclass(slots=True)
 class Foreseen:
     """Of `lines` some are `wrong`, or would be `refused` by the proxy; `taken` are answered by the output already. Of
     the others `distinct` ask something that no line before them does; the cache holds `held` of these, None where
-    nobody can tell. `why`: of the first wrong and refused lines. `budget`: USD that are left of the key's.
+    nobody can tell. `why`: of the first wrong and refused lines. `left`: USD of the key's budget, if it has one.
     """
 
     lines: int
@@ -89,6 +94,10 @@ class Foreseen:
         if len(self.why) < NAMED:
             self.why.append((number, message))
 
+    def blind(self, error: OSError) -> None:
+        """Nobody can tell what the cache holds."""
+        self.held, self.unseen = None, str(error)
+
 
 class Foresight:
     """`key`: what the client shows."""
@@ -100,7 +109,8 @@ class Foresight:
         self._own = {client_keys[each.name]: each.grant for each in settings.keys}
         self._headers: Headers = {} if key is None else {b"authorization": f"Bearer {key}".encode()}
         self._secret = read_secret(self._directory)
-        self._router = Router(learned_in(self._directory, settings, self._clock), self._clock)
+        self._limiter = limiter_of(settings, self._clock)
+        self._router = Router(learned_in(self._directory, settings, self._clock), self._clock, self._limiter)
         self._plans = self._planned()
         self._purges = PurgeFile(self._directory / "purges").read()
         self._warm: set[str] = set()
@@ -115,7 +125,7 @@ class Foresight:
         }
         terms = terms_of(settings, self._secret or b"")
         routes = routes_of(settings, price_table(settings))
-        return Plans(terms, rules_of(settings), routes, providers, lambda *_: False)
+        return Plans(terms, rules_of(settings), routes, providers, self._limiter.counts_tokens)
 
     async def of(self, requests: Requests, taken: set[bytes], told: Iterable[Item]) -> Foreseen:
         """What they come to; `told`: all lines, one by one. Raises StartupError: nobody may ask here, say."""
@@ -151,11 +161,8 @@ class Foresight:
         try:
             return stack.enter_context(glance(self._directory / "cache"))
         except OSError as error:
-            self._blind(found, error)
+            found.blind(error)
             return None
-
-    def _blind(self, found: Foreseen, error: OSError) -> None:
-        found.held, found.unseen = None, str(error)
 
     async def _foresee(self, item: Item, request: Request, grant: Grant, cache: Glance | None, found: Foreseen) -> None:
         try:
@@ -192,7 +199,7 @@ class Foresight:
         try:
             blob = cache.get(key, now)
         except OSError as error:
-            self._blind(found, error)
+            found.blind(error)
             return False
         entry = None if blob is None else unpack(blob)
         if entry is None or entry.meta.key != key or not self._purges.spares(entry.meta):
@@ -211,5 +218,28 @@ class Foresight:
         ranked = await self._router.consider(call, choice, plan.account, links, left)
         if plan.ranked and not ranked.ranking.order:
             raise self._router.refusal(ranked)
-        first = (*ranked.ranking.order, *ranked.ranking.dropped)[0]
-        found.models.setdefault(first.option.name, Share()).add(first)
+        first = await self._allowed(plan, ranked.ranking.order or ranked.ranking.dropped[:1], grant)
+        member = "max_output_tokens" if call.dialect is RESPONSES else "max_tokens"
+        bounded_by = None if ranked.ask.needs.unbounded else member
+        found.models.setdefault(first.option.name, Share()).add(first, bounded_by)
+
+    async def _allowed(self, plan: Plan, order: Sequence[Estimate], grant: Grant) -> Estimate:
+        """Who of them is asked first, by limits that are all unused: whatever is claimed of them is given back.
+
+        Raises OverLimit: it is more than a whole limit.
+        """
+        refusal: OverLimit | None = None
+        for found in order:
+            try:
+                self._limiter.claim(grant, found.tokens).settle(0)
+            except OverLimit as error:  # of the key's limit: then the next one may do with less
+                refusal = refusal or error
+                continue
+            target = found.option.target
+            place = target.place(plan.account)
+            with self._limiter.ticket(
+                target.provider, found.option.name, place, share=plan.account, tokens=found.tokens
+            ) as ticket:
+                await ticket.turn()
+            return found
+        raise refusal or AssertionError("nobody is left to be asked")

@@ -1,63 +1,62 @@
 """The file of results: what is there already, what comes, and at the end the whole in its order.
 
-Rule: what came is in the file `….partial` at once, a line for each result, in the order in which they came; after a
+Rule 1: what came is in the file `….partial` at once, a line for each result, in the order in which they came; after a
 kill its last line may be torn, and is cut off. The output itself is replaced as a whole or not at all. One batch at a
 time writes an output: the partial file is locked, by the kernel, for as long as the process lives.
+Rule 2: nothing that is there already is lost. A file that holds no result of these requests is not touched; what stands
+beside such results and belongs to no request is moved to the file `….old`.
 """
 
 import contextlib
 import fcntl
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
-from proxy.batch.requests import Item
-from proxy.core.batch import answered_id, error_line
+from proxy.batch.held import Asked, Place, asked_of, held_by
+from proxy.batch.requests import Item, Requests
+from proxy.core.batch import error_line
 from proxy.errors import StartupError
-
-AT_ONCE = 1 << 20  # bytes that are copied in one go
-
-
-class Place(NamedTuple):
-    """Where the line of a result is."""
-
-    fd: int
-    start: int
-    length: int
 
 
 def partial_of(output: Path) -> Path:
     return output.with_name(output.name + ".partial")
 
 
+def old_of(output: Path) -> Path:
+    return output.with_name(output.name + ".old")
+
+
+def new_of(output: Path) -> Path:
+    return output.with_name(output.name + ".new")
+
+
 class Results:
     """Those of one output. `partial`: open and locked; `earlier`: an output that is there already."""
 
-    def __init__(self, output: Path, partial: int, earlier: int | None, wanted: Collection[bytes]) -> None:
+    def __init__(self, output: Path, partial: int, earlier: int | None, asked: Asked) -> None:
+        """Raises StartupError: a file is not ours, and nothing has been changed."""
         self.output = output
         self.finished = False
         self._partial = partial
         self._found: dict[bytes, Place] = {}
+        self._others: list[Place] = []
         if earlier is not None:
-            self._take(earlier, wanted)
-        self._end = self._take(partial, wanted)
+            held = held_by(earlier, asked, output)
+            self._found.update(held.answers)
+            self._others += [*held.others, *([] if held.torn is None else [held.torn])]
+        held = held_by(partial, asked, partial_of(output))
+        self._found.update(held.answers)
+        self._others += held.others
+        self._end = held.end
         os.ftruncate(partial, self._end)
 
-    def _take(self, fd: int, wanted: Collection[bytes]) -> int:
-        """Note the good answers to what is wanted; where the last whole line ends."""
-        end = 0
-        with os.fdopen(os.dup(fd), "rb") as file:
-            file.seek(0)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                digest = answered_id(line)
-                if digest is not None and digest in wanted:
-                    self._found[digest] = Place(fd, end, len(line))
-                end += len(line)
-        return end
+    @property
+    def others(self) -> int:
+        """How many lines belong to none of the requests."""
+        return len(self._others)
 
     def __contains__(self, item: Item) -> bool:
         return item.digest in self._found
@@ -76,60 +75,90 @@ class Results:
 
         Raises StartupError: what was there stays, and so does the partial file.
         """
-        new = self.output.with_name(self.output.name + ".new")
-        with explained(new):
-            try:
-                with new.open("wb") as file:
-                    self._write(file, items)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except OSError:
-                with contextlib.suppress(OSError):
-                    new.unlink()
-                raise
-            new.replace(self.output)
-            _sync(self.output.parent)
+        new = new_of(self.output)
+        try:
+            with explained(new):
+                new.unlink(missing_ok=True)  # whatever it was, or led to
+            with explained(new), new.open("xb") as file:
+                self._write(file, items)
+                _flush(file)
+            self._set_aside()
+            with explained(new):
+                new.replace(self.output)
+                _sync(self.output.parent)
+        except StartupError:
+            with contextlib.suppress(OSError):
+                new.unlink()
+            raise
         self.finished = True
 
     def _write(self, file: BinaryIO, items: Iterable[Item]) -> None:
         for item in items:
             if item.wrong is not None:
                 file.write(error_line(item.digest, item.wrong.custom_id, item.wrong))
-                continue
-            fd, start, length = self._found[item.digest]
-            steps = range(start, start + length, AT_ONCE)
-            file.writelines(os.pread(fd, min(AT_ONCE, start + length - at), at) for at in steps)
+            else:
+                self._found[item.digest].copy(file)
+
+    def _set_aside(self) -> None:
+        """Keep what belongs to none of the requests, after what was kept before."""
+        if not self._others:
+            return
+        path = old_of(self.output)
+        with explained(path), path.open("ab+") as file:
+            before = Place(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+            if not before.is_whole:  # it was torn by a kill
+                file.write(b"\n")
+            for place in self._others:
+                place.copy(file)
+                if not place.is_whole:
+                    file.write(b"\n")
+            _flush(file)
 
 
 @contextmanager
-def open_results(output: Path, requests: Path, wanted: Collection[bytes]) -> Iterator[Results]:
+def open_results(output: Path, requests: Requests) -> Iterator[Results]:
     """Those of an output, whose partial file is locked meanwhile; one that is of no use any more is removed.
 
-    `wanted`: the digests of the requests. Raises StartupError: another batch writes it, or it cannot be used.
+    Raises StartupError: another batch writes it, it is somebody else's, or it cannot be used.
     """
     output = output.resolve()
-    _check(output, requests)
+    _check(output, requests.path)
+    results = None
     with contextlib.ExitStack() as stack:
         with explained(output):
             partial = _locked(partial_of(output), stack)
-            earlier = stack.enter_context(output.open("rb")).fileno() if output.exists() else None
-            results = Results(output, partial, earlier, wanted)
         try:
+            with explained(output):
+                asked = asked_of(requests)
+                _held(new_of(output), asked)
+                earlier = stack.enter_context(output.open("rb")).fileno() if output.exists() else None
+                results = Results(output, partial, earlier, asked)
             yield results
         finally:
-            if results.finished or os.fstat(partial).st_size == 0:  # while it is locked: nobody has it but we
+            done = results is not None and results.finished
+            if done or os.fstat(partial).st_size == 0:  # while it is locked: nobody has it but we
                 with contextlib.suppress(OSError):
                     partial_of(output).unlink()
 
 
-def look_at(output: Path, wanted: Collection[bytes]) -> set[bytes]:
-    """The digests of those that are answered already, by this output or its partial file. Changes nothing."""
-    found: set[bytes | None] = set()
-    for path in (output, partial_of(output)):
-        if path.is_file():
-            with explained(path), path.open("rb") as file:
-                found.update(answered_id(line) for line in file)
-    return {digest for digest in found if digest is not None and digest in wanted}
+def look_at(output: Path, requests: Requests) -> set[bytes]:
+    """The digests of those that are answered already, by this output or its partial file. Changes nothing.
+
+    Raises StartupError: a batch could not write there.
+    """
+    output = output.resolve()
+    _check(output, requests.path)
+    asked = asked_of(requests)
+    _held(new_of(output), asked)
+    return _held(output, asked) | _held(partial_of(output), asked)
+
+
+def _held(path: Path, asked: Asked) -> set[bytes]:
+    """What a file answers, if there is one. Raises StartupError: it is somebody else's."""
+    if not path.is_file():
+        return set()
+    with explained(path), path.open("rb") as file:
+        return set(held_by(file.fileno(), asked, path).answers)
 
 
 def _check(output: Path, requests: Path) -> None:
@@ -137,6 +166,7 @@ def _check(output: Path, requests: Path) -> None:
     for path in (output, partial_of(output)):
         if path.exists() and not path.is_file():
             raise StartupError(f"--output: {path} is no file.")
+    for path in (output, partial_of(output), old_of(output), new_of(output)):
         if path.exists() and path.samefile(requests):
             raise StartupError(f"--output: {path} is the file of the requests.")
 
@@ -163,6 +193,11 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StartupError(f"{error.filename or path}: {error.strerror or error}.") from None
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _sync(directory: Path) -> None:

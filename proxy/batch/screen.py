@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from proxy.core.batch_figures import Figures, counts, money, progress_words, seconds_left, span
+from proxy.core.batch_figures import Figures, counts, money, progress_words, seconds_left, several, span
 
 EVERY = 10.0  # seconds between two lines
 LOOK = 0.2  # the same of two looks at the figures, where a bar is shown
@@ -63,7 +63,9 @@ class Screen:
 
 def summary(figures: Figures, output: Path, elapsed: float) -> str:
     """What came of a whole batch."""
-    lines = f"{figures.total:,} lines" if figures.total != 1 else "1 line"
     before = f" ({figures.taken:,} answered before)" if figures.taken else ""
-    said = ", ".join([f"{lines}{before}", *counts(figures), *money(figures)])
-    return f"{said}, in {span(elapsed)}.\nThe results are in {output}."
+    said = ", ".join([several(figures.total, "line") + before, *counts(figures), *money(figures)])
+    told = [f"{said}, in {span(elapsed)}.", *figures.faults.lines()]
+    if figures.failed:
+        told.append("What failed is asked anew when the same command is given again.")
+    return "\n".join([*told, f"The results are in {output}."])

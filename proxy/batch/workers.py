@@ -53,6 +53,10 @@ class Workers:
     def stopping(self) -> bool:
         return self._stopping.is_set()
 
+    @property
+    def began(self) -> bool:
+        return bool(self._tasks)
+
     async def run(self, client: Asks, items: Iterable[Item], concurrency: int) -> None:
         """Ask them, so many at once. Raises StartupError: a file is of no use any more."""
         waiting = iter(items)

@@ -7,15 +7,14 @@ is known again, and a line that was changed since is asked anew. Bodies go out a
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
+from proxy.core.dialect import BY_PATH
 from proxy.core.retry import retry_after
 
-ENDPOINTS: Final = {
-    f"/v1/{path}": path for path in ("chat/completions", "responses", "embeddings", "completions")
-}  # by url, the path relative to a provider's base URL
+ENDPOINTS: Final = {f"/v1/{path}": path for path in BY_PATH}  # by url, the path relative to a provider's base URL
 KEPT: Final = {429: 3600.0, 503: 300.0}  # seconds that a request waits in all, by what it is refused with
 FIRST_PAUSE: Final = 0.5  # seconds, where nobody says how long to wait
 LONGEST_PAUSE: Final = 30.0
@@ -42,6 +41,9 @@ class Wrong(msgspec.Struct, frozen=True):
     custom_id: str | None = None
 
 
+NO_MONEY: Final = b'"insufficient_quota"'  # an account's 429 that no waiting mends
+
+
 class Answer(msgspec.Struct, frozen=True):
     """What a server said: `headers` have lower-case names."""
 
@@ -58,6 +60,13 @@ class Failure(msgspec.Struct, frozen=True):
     sent: bool = True
 
 
+class Known(NamedTuple):
+    """Whose result a line is, and whether it is a good answer."""
+
+    digest: bytes
+    good: bool
+
+
 class _Response(msgspec.Struct, frozen=True):
     status_code: int = 0
 
@@ -65,10 +74,11 @@ class _Response(msgspec.Struct, frozen=True):
 class _Result(msgspec.Struct, frozen=True):
     id: str
     response: _Response | None = None
-    error: msgspec.Raw | None = None
+    error: object = None
 
 
 _result = msgspec.json.Decoder(_Result)
+_BEGINNING: Final = b'{"id":"batch_req_'
 
 
 def digest_of(line: bytes) -> bytes:
@@ -166,15 +176,22 @@ def _rescued(body: bytes) -> object:
         return body.decode(errors="replace")
 
 
-def answered_id(line: bytes) -> bytes | None:
-    """Of a line of results: the digest of the request that it answers, None where it does not, or not well."""
+def read_result(line: bytes) -> Known | None:
+    """Of a line of results: what it answers, and how. None: it is no result, or not one of ours."""
     try:
         found = _result.decode(line)
         digest = bytes.fromhex(found.id.removeprefix("batch_req_"))
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError):
         return None
+    if found.id != result_id(digest):
+        return None
     good = found.response is not None and 200 <= found.response.status_code < 300
-    return digest if good and found.error is None and found.id == result_id(digest) else None
+    return Known(digest, good and found.error is None)
+
+
+def may_be_torn(piece: bytes) -> bool:
+    """Is this what a result begins with?"""
+    return piece[: len(_BEGINNING)] == _BEGINNING[: len(piece)]
 
 
 def pause(answer: Answer, *, waited: float, tries: int, now: float, luck: float) -> float | None:
@@ -184,7 +201,7 @@ def pause(answer: Answer, *, waited: float, tries: int, now: float, luck: float)
     that those who were refused together do not come back in step.
     """
     longest = KEPT.get(answer.status)
-    if longest is None or answer.headers.get("x-should-retry") == "false":
+    if longest is None or answer.headers.get("x-should-retry") == "false" or NO_MONEY in answer.body:
         return None
     asked = retry_after(answer.headers, now=now)
     least = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(tries, 10))

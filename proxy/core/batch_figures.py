@@ -8,15 +8,16 @@ from typing import Literal
 
 import msgspec
 
-from proxy.core.batch import Answer, Failure, is_good
+from proxy.core.batch import Answer, Failure, Wrong, is_good
+from proxy.core.batch_faults import Faults
 
 Outcome = Literal["hit", "joined", "asked"]
 
 
 class Figures(msgspec.Struct):
     """What has come of a batch so far. Of its `total` lines `taken` were answered by an earlier run, and `wrong` are no
-    requests; the others are counted as their results come. USD: as far as that is known, which it is of `priced` calls
-    and not of `unpriced` ones.
+    requests; the others are counted as their results come. `hits` and `joined` are of those that were `answered`. USD:
+    as far as that is known, which it is of `priced` calls and not of `unpriced` ones. `faults`: what went wrong.
     """
 
     total: int
@@ -30,6 +31,7 @@ class Figures(msgspec.Struct):
     saved: Decimal = Decimal(0)
     priced: int = 0
     unpriced: int = 0
+    faults: Faults = msgspec.field(default_factory=Faults)
 
     @property
     def done(self) -> int:
@@ -43,24 +45,30 @@ class Figures(msgspec.Struct):
     def errors(self) -> int:
         return self.wrong + self.failed
 
+    def found_wrong(self, wrong: Wrong) -> None:
+        """A line is no request."""
+        self.wrong += 1
+        self.faults.add(wrong)
+
     def add(self, answer: Answer | Failure) -> None:
         """One more result."""
         if isinstance(answer, Failure):
             self.failed += 1
             self.unpriced += answer.sent
+            self.faults.add(answer)
             return
-        if not is_good(answer):
+        good, outcome = is_good(answer), outcome_of(answer.headers.get("cache-status", ""))
+        self.answered += good
+        self.hits += good and outcome == "hit"
+        self.joined += good and outcome == "joined"
+        if not good:
             self.failed += 1
-        else:
-            self.answered += 1
-        outcome = outcome_of(answer.headers.get("cache-status", ""))
-        self.hits += outcome == "hit"
-        self.joined += outcome == "joined"
+            self.faults.add(answer)
         cost = _usd(answer.headers.get("x-penstock-cost-usd"))
         self.cost += cost or 0
         self.saved += _usd(answer.headers.get("x-penstock-saved-usd")) or 0
         self.priced += cost is not None and outcome == "asked"
-        self.unpriced += cost is None and is_good(answer)
+        self.unpriced += cost is None and good
 
 
 def outcome_of(cache_status: str) -> Outcome:
@@ -94,8 +102,13 @@ def progress_words(figures: Figures, left: float | None) -> str:
 
 def counts(figures: Figures) -> list[str]:
     """`312 hits`, `40 joined`, `3 errors`: in words, what there is always, errors where there are some."""
-    said = [f"{figures.hits:,} hits", f"{figures.joined:,} joined"]
-    return [*said, f"{figures.errors:,} errors"] if figures.errors else said
+    said = [several(figures.hits, "hit"), f"{figures.joined:,} joined"]
+    return [*said, several(figures.errors, "error")] if figures.errors else said
+
+
+def several(count: int, noun: str) -> str:
+    """`1 line`, `5,000 lines`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def money(figures: Figures) -> list[str]:

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from proxy.batch.client import in_process, over_http
 from proxy.core.batch import Answer, Failure, Request
 from proxy.errors import StartupError
-from tests.support import CHAT, Simulator, ask, free_port
+from tests.support import CHAT, Simulator, ask, eventually_async, free_port
 
 BODY = b'{"model": "m",  "n":1.0}'
 REQUEST = Request("one", CHAT, BODY)
@@ -52,7 +52,9 @@ async def test_without_a_key_none_is_shown() -> None:
     assert b"authorization" not in app.headers
 
 
-async def test_an_application_that_fails_is_an_answer_like_any_other() -> None:
+async def test_an_application_that_fails_is_an_answer_like_any_other_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def failing(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("a fault of ours")
 
@@ -60,9 +62,46 @@ async def test_an_application_that_fails_is_an_answer_like_any_other() -> None:
         answer = await client.ask(REQUEST)
     assert isinstance(answer, Answer)
     assert answer.status == 500
+    assert "a fault of ours" in caplog.text
 
 
-async def test_a_request_that_is_cancelled_is_gone_in_the_application_too() -> None:
+async def test_an_answer_that_ends_before_it_is_whole_is_none() -> None:
+    async def breaking(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{", "more_body": True})
+
+    async with in_process(breaking, None) as client:
+        lost = await client.ask(REQUEST)
+    assert isinstance(lost, Failure)
+    assert (lost.code, lost.sent) == ("connection_lost", True)
+
+
+async def cancelled(app: ASGIApp, came: asyncio.Event) -> None:
+    """Ask, and give up once it has come."""
+    async with in_process(app, None) as client:
+        asking = asyncio.ensure_future(client.ask(REQUEST))
+        await came.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+
+async def test_whoever_gives_up_is_a_client_that_has_left_and_the_application_ends_it_itself() -> None:
+    came, messages = asyncio.Event(), list[str]()
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        messages.append((await receive())["type"])
+        came.set()
+        messages.append((await receive())["type"])
+        await asyncio.sleep(0)
+        messages.append("ended")
+
+    await cancelled(waiting, came)
+    assert messages == ["http.request", "http.disconnect", "ended"]
+
+
+async def test_an_application_that_does_not_notice_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.batch.client.PATIENCE", 0)
     came, gone = asyncio.Event(), asyncio.Event()
 
     async def silent(scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,13 +111,8 @@ async def test_a_request_that_is_cancelled_is_gone_in_the_application_too() -> N
         finally:
             gone.set()
 
-    async with in_process(silent, None) as client:
-        asking = asyncio.ensure_future(client.ask(REQUEST))
-        await came.wait()
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
-        assert gone.is_set()
+    await cancelled(silent, came)
+    await eventually_async(gone.is_set)
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from click.testing import CliRunner
 
+from proxy.cli import main
 from tests.batch.making import line, results, said, written
 from tests.conftest import MakeProxy
 from tests.support import CHAT, DEADLINE, Json, Simulator, ask, eventually, free_port
@@ -22,6 +25,7 @@ DISTINCT: Final = 150
 AT_ONCE: Final = 4
 EX_CONFIG: Final = 78
 STOPPED: Final = 130
+AGAIN: Final = "give the same command again: what was answered is not asked again."
 
 
 class Batch:
@@ -93,6 +97,13 @@ def ids(path: Path) -> list[str]:
     return [each["custom_id"] for each in results(path)]
 
 
+def reported(data: Path) -> dict[str, Json]:
+    """What the ledger says, by outcome."""
+    arguments = ["report", "--by", "outcome", "--format", "json", "--data-dir", str(data)]
+    groups: list[Json] = json.loads(CliRunner().invoke(main, arguments).stdout)["groups"]
+    return {group["outcome"]: group for group in groups}
+
+
 def test_a_batch_that_is_stopped_and_killed_comes_to_its_end_and_pays_nothing_twice_but_what_was_under_way(
     start: Start, simulator: Simulator, tmp_path: Path
 ) -> None:
@@ -143,6 +154,70 @@ def test_a_second_ctrl_c_ends_what_is_under_way(start: Start, simulator: Simulat
         assert one.end() == (STOPPED, "")
         assert one.came() == before
     assert "Traceback" not in one.log
+    # What it had asked for is told as of a client that left, and may have been paid for.
+    told = reported(tmp_path / "data")
+    assert (told["left"]["requests"], told["left"]["attempts"]) == (AT_ONCE, AT_ONCE)
+    assert told.keys() == {"left", "miss"}
+
+
+# Gives itself a signal when it comes to import that module.
+EARLY = """
+import os, sys
+from proxy.cli import main
+
+module, number = sys.argv[1], int(sys.argv[2])
+del sys.argv[1:3]
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), number)
+
+sys.meta_path.insert(0, Finder())
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("module", ["proxy.batch.command", "uvloop", "proxy.batch.workers"])
+def test_who_is_stopped_before_it_has_begun_says_how_to_go_on(
+    module: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    filled(tmp_path, 1)
+    files = [str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.jsonl"), "--upstream", "http://127.0.0.1:9/v1"]
+    command = [sys.executable, "-c", EARLY, module, str(int(number)), "batch", *files]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert (run.returncode, run.stdout) == (STOPPED, "")
+    assert run.stderr == f"To go on, {AGAIN}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_stopped_while_its_settings_are_read_says_how_to_go_on(
+    number: signal.Signals, start: Start, tmp_path: Path
+) -> None:
+    filled(tmp_path, 1)
+    os.mkfifo(tmp_path / "settings.toml")
+    one = start("--config", str(tmp_path / "settings.toml"))
+    with (tmp_path / "settings.toml").open("w"):  # as soon as it has opened it
+        one.tell(number)
+        assert one.end() == (STOPPED, "")
+    assert one.log == f"To go on, {AGAIN}\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_is_stopped_before_anybody_is_there_to_be_asked_does_not_wait_for_it(
+    number: signal.Signals, start: Start, tmp_path: Path
+) -> None:
+    filled(tmp_path, 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(DEADLINE)
+        one = start("--proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with silent.accept()[0]:
+            one.tell(number)
+            assert one.end() == (STOPPED, "")
+    assert one.log == f"0 of 2 lines done. To go on, {AGAIN}\n"
+    assert not (tmp_path / "out.jsonl.partial").exists()
 
 
 def test_each_error_is_in_its_line_and_is_asked_again_the_next_time(
@@ -154,7 +229,18 @@ def test_each_error_is_in_its_line_and_is_asked_again_the_next_time(
     written(tmp_path / "in.jsonl", lines)
     code, told = start().end()
     assert code == 1
-    assert "7 lines, 0 hits, 0 joined, 5 errors" in told
+    first, *kinds, advice, where = told.splitlines()
+    assert "7 lines, 0 hits, 0 joined, 5 errors" in first
+    assert sorted(kind.partition(":")[0] for kind in kinds) == [
+        "  1 × 400 missing_required_parameter",
+        "  1 × duplicate_custom_id",
+        "  1 × invalid_json_line",
+        "  2 × 400 invalid_request_error",
+    ]
+    assert (advice, where) == (
+        "What failed is asked anew when the same command is given again.",
+        f"The results are in {tmp_path / 'out.jsonl'}.",
+    )
     found = results(tmp_path / "out.jsonl")
     assert [each["custom_id"] for each in found] == ["line-0", "line-1", None, "line-0", "line-4", "line-5", "line-6"]
     assert [each["response"] and each["response"]["status_code"] for each in found] == [
@@ -224,6 +310,7 @@ def test_what_makes_no_sense_together_is_said_in_one_line(start: Start, simulato
         (["--proxy", f"http://127.0.0.1:{free_port()}"], "cannot be reached"),
         (["--proxy", "http://127.0.0.1:9", "--data-dir", "x"], "has settings and data of its own"),
         (["--proxy", "http://127.0.0.1:9", "--dry-run"], "name the settings of that proxy with --config"),
+        (["--config", "x.toml", "--upstream", "http://127.0.0.1:9"], "say who is asked, by one of these: --config"),
     ):
         one = start(*arguments)
         assert one.end() == (EX_CONFIG, "")
@@ -231,6 +318,55 @@ def test_what_makes_no_sense_together_is_said_in_one_line(start: Start, simulato
         assert len(one.log.splitlines()) == 1
     assert simulator.asked() == 0
     assert not (tmp_path / "out.jsonl.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["in", "-o", "out"],
+            "say who is asked, by one of these: --config FILE, or --upstream URL, or --proxy URL, where",
+        ),
+        (["in", "--dry-run"], "say who is asked, by one of these: --config FILE, or --upstream URL."),
+        (["-", "-o", "out", "--upstream", "http://127.0.0.1:9/v1"], "REQUESTS: - stands for no file here"),
+        (["in", "-o", "-", "--upstream", "http://127.0.0.1:9/v1"], "--output: - stands for no file here"),
+        (["-", "--dry-run", "--upstream", "http://127.0.0.1:9/v1"], "REQUESTS: - stands for no file here"),
+    ],
+)
+def test_what_lacks_or_cannot_be_is_said_in_a_batchs_own_words(arguments: list[str], words: str) -> None:
+    run = CliRunner().invoke(main, ["batch", *arguments])
+    assert (run.exit_code, run.stdout) == (EX_CONFIG, "")
+    assert run.stderr.startswith(f"penstock: {words}")
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_an_output_that_is_not_this_batchs_is_not_touched_and_nobody_is_asked(
+    start: Start, simulator: Simulator, tmp_path: Path
+) -> None:
+    filled(tmp_path, 1)
+    (tmp_path / "out.jsonl").write_text("my thesis\n")
+    for arguments in ([], ["--dry-run"]):
+        one = start(*arguments)
+        assert one.end() == (EX_CONFIG, "")
+        assert "out.jsonl holds 1 line, and no result of these requests; name another file, or remove it." in one.log
+    assert (tmp_path / "out.jsonl").read_text() == "my thesis\n"
+    assert simulator.asked() == 0
+
+
+def test_results_of_an_edited_file_of_requests_are_kept(start: Start, simulator: Simulator, tmp_path: Path) -> None:
+    filled(tmp_path, 3)
+    assert start().end()[0] == 0
+    written(tmp_path / "in.jsonl", [line(number, question(number)) for number in (1, 2, 3)])
+    one = start()
+    code, told = one.end()
+    assert (code, "3 lines (2 answered before)" in told) == (0, True)
+    assert "out.jsonl has 1 line of none of these requests; the end will move them to" in one.log
+    assert told.endswith(f"What it held of none of these requests is in {tmp_path}/out.jsonl.old.\n")
+    assert (ids(tmp_path / "out.jsonl"), ids(tmp_path / "out.jsonl.old")) == (
+        ["line-1", "line-2", "line-3"],
+        ["line-0"],
+    )
+    assert simulator.asked() == 4
 
 
 def test_two_at_once_on_one_output_is_one_too_many(start: Start, simulator: Simulator, tmp_path: Path) -> None:
@@ -255,7 +391,7 @@ def test_a_dry_run_says_what_a_run_then_pays(start: Start, simulator: Simulator,
     code, told = start("--config", str(config), "--dry-run").end()
     assert (code, simulator.asked()) == (0, 0)
     assert [name for name in sorted(path.name for path in tmp_path.iterdir()) if name != "log"] == before
-    assert "40 requests, 30 of them distinct; the cache holds 0 of these, so 30 would be asked." in told
+    assert "40 requests, 30 distinct; the cache holds 0 of these, so 30 would be asked." in told
     row = next(each for each in told.splitlines() if "sim-instant" in each).replace(" ", "").split("│")
     assert row[2:4] == ["30", "300"]
     code, paid = start("--config", str(config)).end()
@@ -267,10 +403,25 @@ def test_a_dry_run_says_what_a_run_then_pays(start: Start, simulator: Simulator,
         file.write(line(40, question(40)) + "\n")
     _, told = start("--config", str(config), "--dry-run").end()
     assert "40 are answered already." in told
-    assert "1 requests, 1 of them distinct; the cache holds 0 of these, so 1 would be asked." in told
+    assert "1 request, 1 distinct; the cache holds 0 of these, so 1 would be asked." in told
     (tmp_path / "out.jsonl").unlink()
     _, told = start("--config", str(config), "--dry-run").end()
-    assert "41 requests, 31 of them distinct; the cache holds 30 of these, so 1 would be asked." in told
+    assert "41 requests, 31 distinct; the cache holds 30 of these, so 1 would be asked." in told
+
+
+def test_a_dry_run_refuses_what_a_run_does(start: Start, simulator: Simulator, tmp_path: Path) -> None:
+    large = ask("large", max_tokens=100)
+    written(tmp_path / "in.jsonl", [line(0, question(0)), line(1, large)])
+    config = tmp_path / "penstock.toml"
+    config.write_text(
+        f'[data]\ndirectory = "{tmp_path}/data"\n[providers.sim]\nbase_url = "{simulator.base_url}"\n'
+        "tokens_per_minute = 50\n"
+    )
+    code, told = start("--config", str(config), "--dry-run").end()
+    assert (code, "2 lines, 1 would be refused.\n  line 2: This request may take" in told) == (1, True)
+    code, told = start("--config", str(config)).end()
+    assert (code, "  1 × 429 request_over_limit: This request may take" in told) == (1, True)
+    assert simulator.asked() == 1
 
 
 def test_it_needs_the_name_of_an_output_but_for_a_dry_run(simulator: Simulator, tmp_path: Path) -> None:
@@ -282,7 +433,7 @@ def test_it_needs_the_name_of_an_output_but_for_a_dry_run(simulator: Simulator, 
     dry = subprocess.run(
         [*command, "--dry-run"], capture_output=True, text=True, timeout=DEADLINE, check=False, cwd=tmp_path, env=env
     )
-    assert (dry.returncode, "1 requests, 1 of them distinct" in dry.stdout) == (0, True)
+    assert (dry.returncode, "1 request, 1 distinct" in dry.stdout) == (0, True)
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 

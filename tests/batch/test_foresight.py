@@ -65,7 +65,54 @@ def test_an_unknown_price_is_no_price_and_what_nothing_bounds_is_said(tmp_path: 
     assert (found.models["nobody's"].unpriced, found.models["nobody's"].usd) == (1, Decimal(0))
     assert (found.models["m"].unpriced, found.models["m"].unbounded) == (0, 1)
     tier = foreseen(tmp_path, [line(0, question(0, service_tier="flex"))], PRICED)
-    assert tier.models["m"].unpriced == 1
+    assert (tier.models["m"].unpriced, tier.models["m"].unbounded) == (1, 1)
+
+
+def test_what_would_bound_a_request_is_named_as_its_endpoint_names_it(tmp_path: Path) -> None:
+    sections = {"models": {"m": {"price": {"input": "1", "output": "2"}}}}
+    said = {"model": "m", "input": "?"}
+    chat, response = line(0, ask("?", model="m")), line(1, said, url="/v1/responses")
+    searches = line(2, {**said, "tools": [{"type": "web_search"}], "max_output_tokens": 5}, url="/v1/responses")
+    assert foreseen(tmp_path, [chat], sections).models["m"].members == {"max_tokens"}
+    assert foreseen(tmp_path, [response], sections).models["m"].members == {"max_output_tokens"}
+    found = foreseen(tmp_path, [searches], sections).models["m"]
+    assert (found.unbounded, found.members) == (1, set())
+
+
+LIMITED = {"tokens_per_minute": 50}
+
+
+def limited(where: str) -> Json:
+    """Settings with a limit of 50 tokens a minute there."""
+    sections: Json = {"models": {"m": dict(PRICED["models"]["m"])}}
+    if where == "provider":
+        sections["providers"] = {"sim": {"base_url": NOWHERE, **LIMITED}}
+    elif where == "model":
+        sections["models"]["m"] |= LIMITED
+    return sections
+
+
+@pytest.mark.parametrize("where", ["key", "provider", "model"])
+def test_a_request_that_is_over_a_whole_limit_would_be_refused(where: str, tmp_path: Path) -> None:
+    sections, secret = limited(where), None
+    if where == "key":
+        _, secret = create_key(tmp_path / "data", Grant("team", limits=Limits(tokens_per_minute=50)), now=1.0)
+        sections["providers"] = {"sim": {"base_url": NOWHERE, "auth": "none"}}
+    lines = [line(number, question(number)) for number in range(20)]  # in all they are far over it
+    lines += [line(20, ask("?", model="m", max_tokens=100)), line(21, ask("long " * 100, model="m", max_tokens=5))]
+    found = foreseen(tmp_path, lines, sections, key=secret)
+    assert (found.asked, found.refused, found.distinct) == (20, 2, 20)
+    assert [number for number, _ in found.why] == [21, 22]
+    assert all("50 per minute" in message for _, message in found.why)
+
+
+def test_in_a_route_a_model_whose_limit_is_too_small_is_passed_over(tmp_path: Path) -> None:
+    small = model("beta", "1", "2", tokens_per_minute=50)
+    body = ask("?", model="any", max_tokens=100)
+    found = foreseen(tmp_path, [line(0, body)], routing(alpha=model("alpha", "9", "9"), beta=small))
+    assert list(found.models) == ["alpha"]
+    alone = foreseen(tmp_path, [line(0, body)], routing(beta=small))
+    assert (alone.refused, alone.why[0][1].startswith("Request too large: beta: ")) == (1, True)
 
 
 def test_a_route_goes_to_whoever_is_the_cheapest(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from proxy.batch.screen import Screen, summary
+from proxy.core.batch import Answer, Wrong
 from proxy.core.batch_figures import Figures
 from tests.support import eventually_async
 
@@ -47,6 +48,21 @@ def test_the_summary_says_what_came_of_it_and_where_it_is() -> None:
     figures.cost, figures.saved, figures.priced = Decimal("1.25"), Decimal("0.5"), 3000
     assert summary(figures, Path("out.jsonl"), 61.0) == (
         "5,000 lines (1,000 answered before), 900 hits, 90 joined, 10 errors, cost $1.2500, saved $0.5000, in 61 s.\n"
+        "What failed is asked anew when the same command is given again.\n"
         "The results are in out.jsonl."
     )
     assert summary(Figures(1, answered=1), Path("out"), 1.0).startswith("1 line, 0 hits, 0 joined, cost $0.0000")
+
+
+def test_the_summary_says_what_the_errors_are() -> None:
+    figures = Figures(3)
+    figures.found_wrong(Wrong("invalid_url", "No."))
+    assert "asked anew" not in summary(figures, Path("out.jsonl"), 1.0)
+    for _ in range(2):
+        figures.add(Answer(429, {}, b'{"error": {"code": "insufficient_quota", "message": "Of this key\'s budget."}}'))
+    assert summary(figures, Path("out.jsonl"), 1.0).splitlines()[1:] == [
+        "  2 × 429 insufficient_quota: Of this key's budget.",
+        "  1 × invalid_url: No.",
+        "What failed is asked anew when the same command is given again.",
+        "The results are in out.jsonl.",
+    ]

@@ -40,7 +40,7 @@ def batch(folder: Path, lines: int = 5) -> Iterator[Batch]:
     path = written(folder / "in.jsonl", [line(number) for number in range(lines)])
     with open_requests(path) as requests:
         figures = Figures(lines)
-        with open_results(folder / "out.jsonl", path, {item.digest for item in requests.items}) as found:
+        with open_results(folder / "out.jsonl", requests) as found:
             workers = Workers(requests, found, figures, lambda: 0.0, luck=lambda: 0.0)
             yield Batch(requests, workers, figures, folder / "out.jsonl.partial")
 

@@ -6,19 +6,22 @@ from typing import Any
 import pytest
 
 from proxy.core.batch import (
+    ENDPOINTS,
     Answer,
     Failure,
     Request,
     Wrong,
     again,
-    answered_id,
     digest_of,
     error_line,
+    may_be_torn,
     pause,
     read_request,
+    read_result,
     result_id,
     result_line,
 )
+from proxy.core.dialect import BY_PATH
 
 BODY = '{"model": "m",  "messages": []}'
 
@@ -133,16 +136,27 @@ def test_what_was_not_answered_is_an_error() -> None:
     assert again("one").custom_id == "one"
 
 
-def test_only_a_good_answer_is_known_again() -> None:
+def test_a_result_says_whose_it_is_and_whether_it_is_good() -> None:
     digest = digest_of(b"line")
-    assert answered_id(result_line(digest, "one", answer(200))) == digest
-    assert answered_id(result_line(digest, "one", answer(429))) is None
-    assert answered_id(result_line(digest, "one", Failure("lost", "."))) is None
+    assert read_result(result_line(digest, "one", answer(200))) == (digest, True)
+    assert read_result(result_line(digest, "one", answer(429))) == (digest, False)
+    assert read_result(result_line(digest, "one", Failure("lost", "."))) == (digest, False)
     good = json.loads(result_line(digest, "one", answer(200)))
-    for other in ({**good, "id": "batch_req_xyz"}, {**good, "id": 7}, {**good, "error": {}}, {**good, "response": 1}):
-        assert answered_id(json.dumps(other).encode()) is None
+    assert read_result(json.dumps({**good, "error": {}}).encode()) == (digest, False)
+    for other in ({**good, "id": "batch_req_xyz"}, {**good, "id": 7}, {**good, "response": 1}):
+        assert read_result(json.dumps(other).encode()) is None
     for torn in (b"", b"[]", b'{"id": "batch', b"\xff"):
-        assert answered_id(torn) is None
+        assert read_result(torn) is None
+
+
+def test_what_a_kill_has_torn_is_known_by_its_beginning() -> None:
+    whole = result_line(digest_of(b"line"), "one", answer(200))
+    assert all(may_be_torn(whole[:length]) for length in range(len(whole)))
+    assert not any(map(may_be_torn, (b"nonsense", b'{"id":"other', b"\0\0\0", b"{}")))
+
+
+def test_every_endpoint_that_is_recorded_may_be_asked() -> None:
+    assert list(ENDPOINTS.values()) == list(BY_PATH)
 
 
 def paused(found: Answer, *, waited: float = 0.0, tries: int = 0, luck: float = 0.5) -> float | None:
@@ -177,3 +191,11 @@ def test_nobody_waits_for_ever() -> None:
     assert paused(answer(503, retry_after="200"), waited=101.0, luck=0.0) is None
     assert paused(answer(429, retry_after="200"), waited=101.0, luck=0.0) == 200
     assert paused(answer(429, retry_after="86400"), luck=0.0) is None
+
+
+def test_nobody_waits_for_an_account_without_money() -> None:
+    said = (
+        b'{"error": {"message": "You exceeded your quota", "type": "insufficient_quota", "code": "insufficient_quota"}}'
+    )
+    assert pause(Answer(429, {}, said), waited=0, tries=0, now=0, luck=0.5) is None
+    assert pause(Answer(429, {}, b'{"error": {"code": "rate_limit"}}'), waited=0, tries=0, now=0, luck=0.5) is not None

@@ -4,8 +4,8 @@ from decimal import Decimal
 
 import pytest
 
-from proxy.core.batch import Answer, Failure
-from proxy.core.batch_figures import Figures, dollars, outcome_of, progress_words, seconds_left, span
+from proxy.core.batch import Answer, Failure, Wrong
+from proxy.core.batch_figures import Figures, dollars, outcome_of, progress_words, seconds_left, several, span
 
 MISS, HIT, JOINED = "penstock; fwd=miss; stored", "penstock; hit; ttl=9", "penstock; fwd=miss; collapsed"
 
@@ -44,6 +44,23 @@ def test_every_result_is_counted_once() -> None:
     assert figures.unpriced == 1  # of what was lost nobody knows
 
 
+def test_what_was_answered_badly_is_neither_hit_nor_joined() -> None:
+    figures = Figures(total=9)
+    for cache in (HIT, JOINED, MISS):
+        figures.add(answer(cache, status=429))
+    assert (figures.hits, figures.joined, figures.failed) == (0, 0, 3)
+
+
+def test_what_went_wrong_is_kept_by_kind() -> None:
+    figures = Figures(total=4)
+    figures.found_wrong(Wrong("invalid_url", "No."))
+    figures.add(answer(MISS, status=400))
+    figures.add(Failure("connection_lost", "It broke."))
+    figures.add(answer(MISS))
+    assert (figures.wrong, figures.errors, figures.left) == (1, 3, 0)
+    assert figures.faults.lines() == ["  1 × invalid_url: No.", "  1 × 400", "  1 × connection_lost: It broke."]
+
+
 def test_a_cost_that_nobody_said_is_in_no_sum_and_never_0() -> None:
     figures = Figures(total=2)
     figures.add(answer(MISS))
@@ -67,7 +84,10 @@ def test_a_line_of_progress_says_how_far_it_is() -> None:
         "1,250 of 5,000 done (25%), 40 hits, 0 joined, cost $0.1235, saved $120.50, about 3 min left"
     )
     figures.failed = 1
-    assert "1 errors" in progress_words(figures, None)
+    assert "1 error," in progress_words(figures, None)
+    figures.hits, figures.failed = 1, 1000
+    assert "1 hit, 0 joined, 1,000 errors" in progress_words(figures, None)
+    assert [several(count, "line") for count in (0, 1, 2)] == ["0 lines", "1 line", "2 lines"]
 
 
 def test_the_time_left_follows_from_this_run_alone() -> None:
