@@ -29,7 +29,6 @@ The way of a request, and where to read it:
     founding.py  opens the data directory, and all that outlives the process
     app.py       puts it all together        entrance.py  who answers at which path      cli.py  the commands
     prices.py    what models cost            explain.py what one request would cost     simulate/  what a log would have
-    batch/       a file of requests, through all of it
     keys.py      makes and revokes keys      report.py  what the ledger says
     batch/       asks every request in a file, here or of a proxy that runs
     office.py    what administrators work with        serving.py  the processes that listen

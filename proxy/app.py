@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ from proxy.flights import Flights
 from proxy.founding import Base, follow, found
 from proxy.ids import Ids
 from proxy.interfaces import Clock, Log, Provider
-from proxy.limiter import Limiter
+from proxy.limiter import Limiter, tell_nobody
 from proxy.meter import CONTENT_TYPE, Meter
 from proxy.offers import price_table, routes_of
 from proxy.office import office_of, sources_of
@@ -93,7 +93,7 @@ async def build_app(
     meter = Meter(settings.named_models)
     async with AsyncExitStack() as stack:
         base = await found(settings, client_keys or {}, clock, meter, stack)
-        limiter, purses = _limiter(settings, clock, meter), _purses(base)
+        limiter, purses = limiter_of(settings, clock, meter.refused, meter.waited), _purses(base)
         complaints = Complaints(clock.monotonic)
         providers = await _providers(settings, api_keys, stack)
         edges = _edges(settings, base, limiter, purses, complaints, providers)
@@ -159,14 +159,20 @@ def _edges(
     return Edges(providers, base.store, flights, base.purges, meter, clock, router, claims, Producer(means), accounts)
 
 
-def _limiter(settings: Settings, clock: Clock, meter: Meter) -> Limiter:
+def limiter_of(
+    settings: Settings,
+    clock: Clock,
+    on_refused: Callable[[str, str], None] = tell_nobody,
+    on_waited: Callable[[str, float], None] = tell_nobody,
+) -> Limiter:
+    """All limits of these settings."""
     return Limiter(
         clock,
         providers={name: provider.limits for name, provider in settings.providers.items()},
         models={(settings.provider_of(name), name): model.limits for name, model in settings.models.items()},
         queue_timeout={name: float(provider.queue_timeout) for name, provider in settings.providers.items()},
-        on_refused=meter.refused,
-        on_waited=meter.waited,
+        on_refused=on_refused,
+        on_waited=on_waited,
     )
 
 

@@ -15,6 +15,7 @@ import click
 from proxy import __version__
 from proxy.checks import check_host, namesakes
 from proxy.core.access import Guard, digest, meant_keys
+from proxy.core.dialect import BY_NAME, CHAT
 from proxy.core.purges import EVERYTHING, Selection
 from proxy.errors import PenstockError, StartupError
 from proxy.reading import load_settings, read_settings, read_since
@@ -365,8 +366,8 @@ def _console() -> "Console":
 )
 @click.option(
     "--endpoint",
-    type=click.Choice(["chat", "responses", "completions", "embeddings"]),
-    default="chat",
+    type=click.Choice(list(BY_NAME)),
+    default=CHAT.name,
     show_default=True,
     help="What it is a request to.",
 )
@@ -436,33 +437,45 @@ def batch(
     """Ask every request in the file REQUESTS, which is in OpenAI's format of a batch: a JSON object a line.
 
     They go through the whole machinery, cache and limits included. May be stopped at any time, and started again: what
-    was answered is not asked again. Exit 1 if a line has an error, 130 if it was stopped.
+    was answered is not asked again. Afterwards the output has a line for each line of REQUESTS, in their order, and no
+    other; results in it of requests that are no longer there are moved to a file of the same name with .old. Exit 1 if
+    a line has an error, 130 if it was stopped.
 
     \b
     penstock batch requests.jsonl -o results.jsonl --config penstock.toml
     penstock batch requests.jsonl -o results.jsonl --proxy http://127.0.0.1:8080
     """
-    from proxy.batch import command  # noqa: PLC0415 - the other commands start without it
+    from proxy.batch.stopping import NOBODY_ASKED, TO_GO_ON, stoppable  # noqa: PLC0415 - what follows takes long
 
-    key = os.environ.get(key_env or "OPENAI_API_KEY", "").strip() or None
-    if key_env is not None and key is None:
-        raise StartupError(f"--key-env: the environment variable {key_env} is not set.")
-    if dry_run:
-        if how["proxy"] is not None:
-            raise StartupError("--dry-run: it asks nobody, so name the settings of that proxy with --config.")
-        run = partial(command.dry_run, requests, output, _own(how, asking=False))
-    elif output is None:
-        raise click.UsageError("name the file of the results with --output.")
-    else:
-        where = _own(how) if how["proxy"] is None else _there(how)
-        run = partial(command.run_batch, requests, output, where, concurrency=concurrency)
-    sys.exit(run(key=key, console=_console()))
+    with stoppable(NOBODY_ASKED if dry_run else TO_GO_ON):
+        from proxy.batch import command  # noqa: PLC0415 - the other commands start without it
+
+        for name, path in (("REQUESTS", requests), ("--output", output)):
+            if path == Path("-"):
+                raise StartupError(f"{name}: - stands for no file here: name one, as it is read more than once.")
+        key = os.environ.get(key_env or "OPENAI_API_KEY", "").strip() or None
+        if key_env is not None and key is None:
+            raise StartupError(f"--key-env: the environment variable {key_env} is not set.")
+        if dry_run:
+            if how["proxy"] is not None:
+                raise StartupError("--dry-run: it asks nobody, so name the settings of that proxy with --config.")
+            run = partial(command.dry_run, requests, output, _own(how, asking=False))
+        elif output is None:
+            raise click.UsageError("name the file of the results with --output.")
+        else:
+            where = _own(how) if how["proxy"] is None else _there(how)
+            run = partial(command.run_batch, requests, output, where, concurrency=concurrency)
+        code = run(key=key, console=_console())
+    sys.exit(code)
 
 
 def _own(how: dict[str, Any], *, asking: bool = True) -> "Own":
-    """A proxy as `serve` would run it. `asking`: it needs its providers' keys."""
+    """A proxy as `serve` would run it. `asking`: it needs its providers' keys. Raises StartupError."""
     from proxy.batch.command import Own  # noqa: PLC0415 - the other commands start without it
 
+    if (how["config"] is None) == (how["upstream"] is None):
+        others = ", or --proxy URL, where a proxy runs" if asking else ""
+        raise StartupError(f"say who is asked, by one of these: --config FILE, or --upstream URL{others}.")
     settings = _settings(how["config"], how["upstream"], _overrides(None, None, how["data_dir"]))
     return Own(settings, _api_keys(settings) if asking else {}, client_keys(settings))
 

@@ -65,13 +65,13 @@ def gate_of(
     understood: dict[str, ASGIApp] = {
         CHAT.path: chat,
         **{each.path: Recorded(each, pipeline, door, options, desk) for each in (COMPLETIONS, RESPONSES)},
-        EMBEDDINGS.path: Embeddings(lists, pipeline, door, options, desk),
+        EMBEDDINGS.path: Embeddings(lists, door, options, desk),
     }
     direct = {prefix + path: app for path, app in understood.items() for prefix in PREFIXES}
     direct[AZURE_RESPONSES] = understood[RESPONSES.path]
     direct[STREAM] = ChatStream(chat, settings.routing.default_model, desk)
     models = Models([*settings.routes, *settings.models], provider, door, desk)
-    passthrough = Passthrough(provider, door, forward, desk)
+    passthrough = Passthrough(provider, door, forward, desk, lists.pipeline.forget_stored)
     routes = [
         *(Route(path, app, methods=["POST"]) for path, app in direct.items()),
         *(

@@ -20,7 +20,7 @@ from proxy.core.budget import WORDS as PERIODS
 from proxy.core.budget import window
 from proxy.core.call import Call, read_call
 from proxy.core.chain import account_of, links_for, namespace_of
-from proxy.core.dialect import BY_PATH
+from proxy.core.dialect import BY_NAME, CHAT
 from proxy.core.learned import Learned
 from proxy.core.ranking import Estimate
 from proxy.core.routing import Choice, Routes
@@ -34,7 +34,6 @@ from proxy.store.notebook import Notebook
 from proxy.store.secret import read_secret
 
 WIDE = 110  # columns of a terminal that has room for all
-PATHS = {dialect.name: path for path, dialect in BY_PATH.items()}
 
 WHY = {
     "pinned": "it made the calls or the reasoning that this conversation goes on from",
@@ -55,7 +54,7 @@ def explain(
     *,
     key: str | None,
     headers: Mapping[str, str],
-    endpoint: str = "chat",
+    endpoint: str = CHAT.name,
 ) -> int:
     """Print the ranking of one request to this endpoint. `key`: name or id of the client's key. 1: nobody may be asked.
 
@@ -64,7 +63,7 @@ def explain(
     clock = SystemClock()
     grant = _grant(settings, key, clock.wall())
     left = left_of(settings.data.directory, grant, clock.wall())
-    call, routes = _call(PATHS[endpoint], raw, grant, headers), routes_of(settings, table)
+    call, routes = _call(BY_NAME[endpoint].path, raw, grant, headers), routes_of(settings, table)
     try:
         grant.check_model(call.model)
         choice = routes.choice(call.model, call.directives.route, grant.may_call, endpoint)

@@ -6,7 +6,7 @@ with it and nothing else. When the last reader has left, `on_abandon` decides.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Literal
 
 from proxy.core.asker import ANYBODY, Asker
@@ -27,6 +27,7 @@ Produce = Callable[["Flight"], Coroutine[None, None, None]]
 # How far the fastest reader of an oversized answer may be ahead of the slowest, in bytes.
 WINDOW = 256 * 1024
 TIGHT_WINDOW = 16 * 1024  # while too much is held
+MOST_ENTRIES = 8  # a list may have so many times the size of one answer
 COUNTED = 4 * 1024  # bytes after which the load is told what is held
 # Events that a reader takes at a time, and bytes of them, or a little more: what it took is held for it alone.
 BATCH = 64
@@ -38,10 +39,12 @@ logger = logging.getLogger("penstock.flights")
 class Reader:
     """One client's place in a recording."""
 
-    __slots__ = ("_flight", "_nudged", "_waiter", "asker", "position")
+    __slots__ = ("_flight", "_nudged", "_waiter", "asker", "patient", "position")
 
-    def __init__(self, flight: "Flight", asker: Asker) -> None:
+    def __init__(self, flight: "Flight", asker: Asker, *, patient: bool = False) -> None:
+        """`patient`: it waits for what becomes of it all, and reads no event: nobody need wait for it."""
         self._flight = flight
+        self.patient = patient
         self.asker = asker
         self._waiter: asyncio.Future[None] | None = None
         self._nudged = False
@@ -119,15 +122,14 @@ class Flight:
     """A recording that is being made, and its readers.
 
     `keys`: that it answers, several where each input of a list has its own, and `entries` what it comes to for each of
-    those, once it is over. `ttl` in seconds: the shortest that any reader asked for; 0: not to be kept. `kept`: it has
-    been. `outrun`: keys of which a flight that began later has been kept already, so that this answer is the older one.
-    `origin`: the body that it answers; `asked`: the model that it names; `began`: by the loop's clock. `served`: the
-    model that was asked last; `begun`: told when its answer begins; `bill`: what that cost, once it is known; `free`:
-    nothing. `capped`: its leader's cap on the cost, or what was left of its budget, kept models away. `payer`: the
-    reader that pays; `orphaned`: told when it has left others behind, as long as another may still pay. `elsewhere`:
-    how long it was in others' hands. `ranking`: who was to answer, and why; `attempts`: who was asked, and how that
-    ended. `shadow`: what
-    would have come of its request, see policy.
+    those, once it is over. `ttl` in seconds: the shortest that any reader asked for, `ttls` where that was for some
+    keys alone; 0: not to be kept. `kept`: it has been. `outrun`: keys of which a flight that began later has been kept
+    already, so that this answer is the older one. `origin`: the body that it answers; `asked`: the model that it names;
+    `began`: by the loop's clock. `served`: the model that was asked last; `begun`: told when its answer begins; `bill`:
+    what that cost, once it is known; `free`: nothing. `capped`: its leader's cap on the cost, or what was left of its
+    budget, kept models away. `payer`: the reader that pays; `orphaned`: told when it has left others behind, as long as
+    another may still pay. `elsewhere`: how long it was in others' hands. `ranking`: who was to answer, and why;
+    `attempts`: who was asked, and how that ended. `shadow`: what would have come of its request, see policy.
     """
 
     __slots__ = (
@@ -158,6 +160,7 @@ class Flight:
         "shadow",
         "task",
         "ttl",
+        "ttls",
     )
 
     def __init__(
@@ -171,6 +174,7 @@ class Flight:
         self.keys = keys
         self.entries: Mapping[bytes, Entry] = {}
         self.ttl = ttl
+        self.ttls: dict[bytes, float] = {}
         self.origin = origin
         self.asked = ""
         self.attempts: list[tuple[str, str]] = []
@@ -191,16 +195,24 @@ class Flight:
         self.begun: Callable[[], None] | None = None
         self.task: asyncio.Task[None] | None = None
 
-    def reader(self, ttl: float | None = None, asker: Asker = ANYBODY) -> Reader:
-        """A new reader, from the start of the recording. The first one pays."""
-        reader = Reader(self, asker)
+    def reader(self, ttl: float | None = None, asker: Asker = ANYBODY, keys: Sequence[bytes] = ()) -> Reader:
+        """A new reader, from the start of the recording. The first one pays. `keys`: those that it wants, where it is
+        not all: it waits for what they come to.
+        """
+        reader = Reader(self, asker, patient=bool(keys))
         self.payer = self.payer or reader
         self.readers[reader] = None
         self._load.readers += 1
         self._flights.joined += reader is not self.payer
-        if ttl is not None:
+        if ttl is not None and len(self.keys) < 2:
             self.ttl = min(self.ttl, ttl)
+        elif ttl is not None:
+            self.ttls.update({key: min(self.ttl_of(key), ttl) for key in keys})
         return reader
+
+    def ttl_of(self, key: bytes) -> float:
+        """The shortest that any reader of this key asked for."""
+        return self.ttls.get(key, self.ttl)
 
     @property
     def joinable(self) -> bool:
@@ -225,7 +237,7 @@ class Flight:
         """Tell the readers what was appended; once for all events that came together."""
         if self.recording.size >= self._count_at:
             self.count()
-            if self._load.pressed:
+            if self._load.pressed and len(self.keys) < 2:  # what a list comes to is worth nothing in part
                 self.recording.forgo()
         for reader in self.readers:
             reader.wake()
@@ -245,6 +257,8 @@ class Flight:
         """Wait while an oversized answer is too far ahead of its slowest reader."""
         if not self.readers:
             self._flights.abandoned(self)  # was to be finished for the cache, which it no longer fits
+        if self.recording.oversized and all(reader.patient for reader in self.readers):
+            self.let_go()
         while self.recording.oversized and self.recording.held > (TIGHT_WINDOW if self._load.pressed else WINDOW):
             self._room = asyncio.get_running_loop().create_future()
             await self._room
@@ -252,7 +266,8 @@ class Flight:
     def let_go(self) -> None:
         """A reader of an oversized answer went on: drop what all have passed, and let the producer go on."""
         if self.readers:
-            self.recording.let_go(min(reader.position for reader in self.readers))
+            read = (reader.position for reader in self.readers if not reader.patient)
+            self.recording.let_go(min(read, default=self.recording.length))
         self.count()
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
@@ -325,7 +340,9 @@ class Flights:
         Raises Overloaded.
         """
         self.load.admit_flight()
-        flight = Flight(self, keys, ttl=ttl, origin=origin, max_entry=self._max_entry * max(1, len(keys)))
+        flight = Flight(
+            self, keys, ttl=ttl, origin=origin, max_entry=self._max_entry * min(MOST_ENTRIES, max(1, len(keys)))
+        )
         reader = flight.reader(asker=asker)
         for key in keys:
             self._by_key.setdefault(key, []).append(flight)

@@ -30,7 +30,8 @@ class Listed(msgspec.Struct, frozen=True):
     of its places were that; what it holds twice is asked for once, and known then.
 
     `usage`: of all of it; `again`: of what nobody paid again, which `saved` so much USD; `cost`: USD of its own calls.
-    None: not known, or nothing. `provider`, `model`, `upstream`: of whoever made the last part of it.
+    None: not known, or nothing. `found_stale`: a part of it was known and too old; `stored`: what it asked for is kept.
+    `provider`, `model`, `upstream`: of whoever made the last part of it.
     """
 
     outcome: str
@@ -43,6 +44,8 @@ class Listed(msgspec.Struct, frozen=True):
     saved: Decimal | None
     cost: Decimal | None
     freshness: Freshness
+    found_stale: bool
+    stored: bool
     provider: str
     model: str
     upstream: str
@@ -126,6 +129,9 @@ class Gathered:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
         for live in (*self.own, *self.others):
             live.reader.leave()
 
@@ -149,6 +155,8 @@ def listed_of(gathered: Gathered, worth: Worth, freshness: Callable[[Entry], Fre
         saved=_saved(gathered, again, worth) if again else None,
         cost=gathered.cost,
         freshness=_oldest([freshness(entry) for entry in gathered.found.values()]),
+        found_stale=bool(gathered.stale),
+        stored=any(live.reader.flight.kept for live in gathered.own),
         provider=last.meta.provider,
         model=last.meta.model if option is None else option.name,
         upstream=last.meta.model,

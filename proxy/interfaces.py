@@ -51,6 +51,10 @@ class Store(Protocol):
         """Those of them that there are."""
         ...
 
+    async def delete(self, key: bytes) -> bool:
+        """False where it failed, so that it may come back."""
+        ...
+
     def put(self, key: bytes, entry: Entry, *, expire: float) -> None:
         """Keep for `expire` seconds at most. Returns at once; the disk follows."""
         ...

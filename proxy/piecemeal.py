@@ -5,7 +5,7 @@ out in one call of its own; it joins others' calls for what those ask already, a
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -19,7 +19,8 @@ from proxy.flights import Flight
 from proxy.gathered import Gathered, Listed, listed_of
 from proxy.interfaces import Clock, Store
 from proxy.pipeline import Live, Pipeline, is_anothers
-from proxy.plans import Plan, Plans
+from proxy.plans import Piece, Plan, Plans
+from proxy.router import Ranked
 
 AT_ONCE = 512 * 1024  # bytes of vectors that are put together on the loop
 
@@ -74,14 +75,32 @@ class Piecemeal:
                 if not self._take_stale(gathered, [piece.key for piece in own]):
                     raise
             ranked_for = frozenset(piece.key for piece in own)
-        for flight in {flight: None for flight in flights.values() if flight is not None}:
-            gathered.others.append(Live(plan, None, flight.reader(self._plans.ttl(plan), asker), collapsed=True))
-        if own:
-            try:
-                gathered.own.append(self.pipeline.lead(self._plans.reduced(plan, own), None, asker, ranked))
-            except PenstockError:
-                gathered.__exit__()
-                raise
+        self._take(gathered, flights, own, ranked)
+
+    def _take(
+        self,
+        gathered: Gathered,
+        flights: Mapping[bytes, Flight | None],
+        own: Sequence[Piece],
+        ranked: Ranked | None,
+    ) -> None:
+        """Read those flights, and lead one for its `own` pieces."""
+        plan, asker = gathered.plan, gathered.asker
+        joined: dict[Flight, list[Piece]] = {}
+        for piece in gathered.missing:
+            if (flight := flights[piece.key]) is not None:
+                joined.setdefault(flight, []).append(piece)
+        for flight, pieces in joined.items():
+            reader = flight.reader(self._plans.ttl(plan), asker, keys=[piece.key for piece in pieces])
+            gathered.others.append(Live(replace(plan, pieces=tuple(pieces)), None, reader, collapsed=True))
+        if not own:
+            return
+        stale = next(iter(gathered.stale.values()), None)
+        try:
+            gathered.own.append(self.pipeline.lead(self._plans.reduced(plan, own), stale, asker, ranked))
+        except PenstockError:
+            gathered.leave()
+            raise
 
     def _under_way(self, plan: Plan, key: bytes, unless: Sequence[Flight]) -> Flight | None:
         flight = self.pipeline.flights.find(key) if plan.verdict.join else None
@@ -105,9 +124,8 @@ class Piecemeal:
         waiting = [*gathered.own, *gathered.others]
         while waiting:
             live = waiting.pop(0)
-            flight = live.reader.flight
-            keys = frozenset(flight.keys)
-            wanted = [piece.key for piece in gathered.missing if piece.key in keys]
+            flight, missing = live.reader.flight, {piece.key for piece in gathered.missing}
+            wanted = [piece.key for piece in live.plan.pieces if piece.key in missing]
             if not wanted:
                 continue
             error = await self._failure(live)
@@ -121,7 +139,7 @@ class Piecemeal:
             elif not (_is_failure(live, error) and self._take_stale(gathered, wanted)):
                 if error is not None:
                     raise error
-                return self._alone(gathered, live)
+                return await self._alone(gathered, live)
         return None
 
     @staticmethod
@@ -134,14 +152,22 @@ class Piecemeal:
         end = await live.reader.ended()
         return end.error if isinstance(end, Broken) else None
 
-    @staticmethod
-    def _alone(gathered: Gathered, live: Live) -> Live:
-        """A call that came to nothing which could be taken apart, for whoever asked nothing but it.
+    async def _alone(self, gathered: Gathered, live: Live) -> Live:
+        """A call that came to nothing which could be taken apart: what the client is told in its place.
 
-        Raises UpstreamBadContentType or Overloaded where there was more.
+        Raises UpstreamBadContentType or Overloaded where it asked for more than that call.
         """
-        recording = live.reader.recording
-        if (recording.head is not None and recording.head.status != 200) or gathered.is_plain:
+        recording, plan = live.reader.recording, gathered.plan
+        if gathered.is_plain:
+            return live
+        if recording.head is not None and 400 <= recording.head.status < 429:
+            # Refused, at no cost: so that the provider's words are about this client's list, all of that is sent.
+            ranked = await self.pipeline.rank(plan, gathered.asker) if plan.ranked == "first" else None
+            whole = self.pipeline.lead(replace(plan, pieces=(), places=()), None, gathered.asker, ranked)
+            gathered.own.append(whole)
+            await whole.reader.head()
+            return whole
+        if recording.head is not None and recording.head.status != 200:
             return live
         if recording.oversized:
             raise Overloaded("As much is held of answers that are being made as may be (server.max_buffered).")

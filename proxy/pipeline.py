@@ -258,6 +258,8 @@ class Pipeline:
                 end = await self._edges.producer.make(job, await self._order(plan, ranked))
         except PenstockError as error:
             end = Broken(error)
+        finally:
+            self._note_stored(job, plan)  # whatever becomes of it, and whoever has left
         await self._storing.divide(job, plan, end, epoch)
         flight.finish(end)
         # From here to the end nothing is awaited: whoever comes finds the flight, or the entry.
@@ -269,22 +271,33 @@ class Pipeline:
             return ranked.ranking.order
         return [await self._edges.router.suppose(plan.call, option) for option in plan.choice.options]
 
+    def _note_stored(self, job: Job, plan: Plan) -> None:
+        """The provider may hold this Response from now on, for others to go on from."""
+        flight, recorder, option = job.flight, job.recorder, job.flight.served
+        name = None if recorder is None else recorder.progress.name
+        if name is None or option is None or plan.call.body.get("store") is False:
+            return
+        usage, place = None if flight.bill is None else flight.bill.usage, option.target.place(job.account)
+        learned, now = self._edges.router.learned, self._edges.clock.wall()
+        learned.holds(name, job.asker.grant.id, place, now, usage=usage, entry=plan.key)
+
+    async def forget_stored(self, name: str) -> None:
+        """A Response was deleted at its provider: nobody is given it again."""
+        stored = self._edges.router.learned.stored.drop(name)
+        if stored is not None and stored.entry:
+            await self._edges.store.delete(stored.entry)
+
     def _learn(self, job: Job, ranked: Ranked | None, began: float) -> None:
         """What a whole answer teaches of who gave it."""
         recording, recorder, option = job.flight.recording, job.recorder, job.flight.served
-        if recorder is None or option is None or not isinstance(recording.end, Clean):
+        if ranked is None or recorder is None or option is None or not isinstance(recording.end, Clean):
             return
         if recording.head is None or recording.head.status != 200 or recorder.progress.flaw() is not None:
             return
         usage = job.flight.bill.usage if job.flight.bill is not None else None
-        router, name = self._edges.router, recorder.progress.name
-        if name is not None:
-            router.learned.holds(name, job.asker.grant.id, option.target.place(job.account), began, usage)
-        if ranked is None:
-            return
         timed = recording.head.kind == "stream" and recording.times and not recording.dropped
         first = recording.times[0] if timed else None
-        router.learn(ranked, option, usage, first=first, began=began)
+        self._edges.router.learn(ranked, option, usage, first=first, began=began)
 
     async def _look_up(self, plan: Plan) -> Entry | None:
         key, call = plan.key, plan.call
@@ -326,8 +339,12 @@ class Pipeline:
 
     @staticmethod
     async def _fits(live: Live, head: Head) -> bool:
-        """Does the answer fit this request's form? A stream is JSON only whole, with usage, and within `max_entry`."""
-        if live.plan.call.stream or head.kind != "stream":
+        """Does the answer fit this request's form? A stream is JSON only whole, with usage, and within `max_entry`; and
+        only so can JSON repeat what this request said.
+        """
+        streamed, echo = head.kind == "stream", live.plan.echo
+        as_it_is = (streamed or not echo) if live.plan.call.stream else not (streamed or echo)
+        if as_it_is or head.status != 200:
             return True
         end = await live.reader.ended()
         recording = live.reader.recording

@@ -12,12 +12,12 @@ import msgspec
 
 from proxy.core import canonical, policy
 from proxy.core.access import Grant
+from proxy.core.as_chat import as_chat
 from proxy.core.call import Call
 from proxy.core.chain import Links, account_of, links_for, namespace_of
 from proxy.core.dialect import EMBEDDINGS, RESPONSES
 from proxy.core.echo import Echo, echo_of
 from proxy.core.embeddings import Input, asking, common_of, inputs_of
-from proxy.core.likeness import as_chat
 from proxy.core.policy import Rules, Verdict
 from proxy.core.routing import Choice, Routes
 from proxy.errors import ModelNotAllowed

@@ -238,6 +238,9 @@ class Producer:
         """Who was to pay has left before anything was sent: the next reader that can takes over. Why none can."""
         refused: PenstockError | None = None
         job.claimed.give_back()
+        if len(job.flight.keys) > 1:  # who joined a list wants a part of it, and asks for that alone
+            job.flight.capped = True
+            return PenstockError("Whoever asked for this list has left.")
         for reader in job.flight.readers:
             job.asker = reader.asker
             try:

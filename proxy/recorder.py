@@ -106,7 +106,9 @@ class Recorder:
             except UpstreamError as error:
                 end = Broken(error)
         self.flight.recording.has_usage = self.progress.has_usage
-        self.flight.recording.convertible = self.progress.finished and not self.progress.malformed
+        # Not where its other form would say nothing, though something came.
+        lost = bool(self.progress.substance) and self.progress.flaw() == "empty"
+        self.flight.recording.convertible = self.progress.finished and not self.progress.malformed and not lost
         if watchdog.expired:
             return self._timed_out()
         return end if end is not None else Broken(PenstockError("Penstock failed while it read this answer."))
@@ -128,7 +130,8 @@ class Recorder:
             if last not in b"}]":  # all that is left to look at
                 return Broken(UpstreamTruncated("The provider's answer is not whole: its JSON does not end."))
         elif head.status == 200:
-            body = await self._taken(b"".join(event.raw for event in recording.events))
+            body = b"".join(event.raw for event in recording.events)
+            await self._take_body(body)
             # An error that calls itself an answer may quote the key; so may one that cannot be read.
             wrong = self.progress.error is not None or self.progress.malformed
             if wrong and (scrubbed := self.provider.scrub(body)) != body:
@@ -139,12 +142,11 @@ class Recorder:
             self.flight.begin(head)
         return Clean()
 
-    async def _taken(self, body: bytes) -> bytes:
+    async def _take_body(self, body: bytes) -> None:
         if len(body) <= AT_ONCE:
             self.progress.take(body)
         else:
             await asyncio.to_thread(self.progress.take, body)
-        return body
 
     async def _stream(self, reply: Reply, head: Head, watchdog: Watchdog) -> Ending:
         """A stream, event by event. Before its first event only comments are signs of life, then every byte is."""

@@ -179,7 +179,7 @@ class Router:
         Raises InvalidRequest.
         """
         name = call.body.get("previous_response_id")
-        if call.owner and name and self.learned.is_anothers(name, call.owner, self._clock.wall()):
+        if call.owner and name and self.learned.stored.is_anothers(name, call.owner, self._clock.wall()):
             raise PreviousResponseNotFound(
                 f"Previous response with id {name!r} not found.", param="previous_response_id"
             )

@@ -13,6 +13,7 @@ import msgspec
 
 from pricing.models import Capability
 from proxy.core.access import UNLIMITED, Allowance, Grant, Limits, Period
+from proxy.core.dialect import Endpoint
 from proxy.core.policy import Sampled
 
 Auth = Literal["client", "key", "none"]
@@ -124,7 +125,7 @@ class Provider(_Limited, frozen=True, kw_only=True):
     total_timeout: Seconds = Seconds(3600)
     max_event: Size = Size(1 << 20)
     usage: Literal["ask", "never"] = "ask"
-    endpoints: tuple[Literal["chat", "completions", "responses", "embeddings"], ...] | None = None
+    endpoints: tuple[Endpoint, ...] | None = None
     max_retries: int = 2
     breaker_failures: int = 5
     queue_timeout: Seconds = Seconds(60)

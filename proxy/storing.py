@@ -106,10 +106,12 @@ class Storing:
             if not self._epoch.admits(entry.meta):
                 reason = "purged"
                 continue
-            kept = entry
-            if entry.meta.ttl != flight.ttl:  # who joined since then wants it to be kept for less
-                kept = replace(entry, meta=msgspec.structs.replace(entry.meta, ttl=flight.ttl))
-            self._store.put(key, kept, expire=flight.ttl + self._plans.terms.stale_if_error)
+            kept, ttl = entry, flight.ttl_of(key)
+            if ttl <= 0:
+                continue
+            if entry.meta.ttl != ttl:  # who joined since then wants it to be kept for less
+                kept = replace(entry, meta=msgspec.structs.replace(entry.meta, ttl=ttl))
+            self._store.put(key, kept, expire=ttl + self._plans.terms.stale_if_error)
         if reason is None:
             flight.land()
         return reason

@@ -197,6 +197,9 @@ class Store:
     async def get(self, key: bytes) -> Entry | None:
         return self.entries.get(key)
 
+    async def delete(self, key: bytes) -> bool:
+        return self.entries.pop(key, None) is not None
+
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
         return {key: self.entries[key] for key in keys if key in self.entries}
 

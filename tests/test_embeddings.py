@@ -231,25 +231,129 @@ def test_a_call_lives_while_any_of_its_inputs_has_a_reader(
     assert said(proxy, body("a"))[0].startswith("penstock; hit")  # the rest of it was kept as well
 
 
-def test_who_takes_over_a_call_that_it_joined_gets_all_of_its_list_and_pays_for_both(
+def test_who_joined_a_list_that_was_given_up_before_it_was_sent_asks_for_its_own_part(
     make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
 ) -> None:
     proxy = make_proxy(scripted.base_url, provider={"max_concurrent": 1}, models=PRICE)
     before = clients.submit(said, proxy, body("x"))
     turn, _ = provider.turn()
-    with Wire(proxy.url, body("a"), path=EMBEDDINGS):
+    with Wire(proxy.url, body("a", "and", "more"), path=EMBEDDINGS):
         eventually(lambda: proxy.readers() == 2)
         joined = clients.submit(said, proxy, body("a", "bb"))
         eventually(lambda: proxy.readers() == 4)
-    eventually(lambda: proxy.readers() == 3)
+    eventually(lambda: proxy.readers() == 2)
     provider.answer(turn)
     before.result()
+    asked = []
     for _ in range(2):
-        provider.answer(provider.turn()[0])
+        turn, inputs = provider.turn()
+        asked += inputs
+        provider.answer(turn)
+    assert sorted(asked) == ["a", "bb"]
     assert vectors(joined.result()[1]) == [[1], [2]]
-    assert joined.result()[0] == "penstock; fwd=miss; stored"
     row = proxy.told(3)[-1]
     assert (row.outcome, row.leader, row.saved, row.cost) == ("miss", None, None, Decimal("0.000002"))
+
+
+def test_a_list_takes_nothing_from_an_older_call_than_the_one_it_joined(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    first = clients.submit(said, proxy, body("a", "b"))
+    older, _ = provider.turn()
+    second = clients.submit(said, proxy, body("b"), **{"cache-control": "no-cache"})
+    newer, _ = provider.turn()
+    third = clients.submit(said, proxy, body("a", "b"))
+    eventually(lambda: proxy.readers() == 4)
+    answers(newer, {"object": "list", "data": [{"index": 0, "embedding": [99]}], "model": "m"})
+    second.result()
+    provider.answer(older)
+    assert vectors(first.result()[1]) == [[1], [1]]
+    assert vectors(third.result()[1]) == [[1], [99]]
+    assert vectors(said(proxy, body("b"))[1]) == [[99]]
+
+
+def test_what_one_wants_kept_for_less_is_kept_for_less_and_nothing_else(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    first = clients.submit(said, proxy, body("a", "bb"))
+    turn, _ = provider.turn()
+    joined = clients.submit(said, proxy, body("bb"), **{"x-penstock-ttl": "0"})
+    eventually(lambda: proxy.readers() == 2)
+    provider.answer(turn)
+    assert first.result()[0] == "penstock; fwd=miss; stored"
+    joined.result()
+    only = {"cache-control": "only-if-cached"}
+    assert said(proxy, body("a"), **only)[0].startswith("penstock; hit")
+    assert proxy.http.post(EMBEDDINGS, json=body("bb"), headers=only).status_code == 504
+
+
+def test_a_list_that_waits_holds_up_nobody_whose_answer_is_too_large_to_be_kept(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
+) -> None:
+    proxy = make_proxy(scripted.base_url, cache={"max_entry": "64KiB"})
+    first = clients.submit(said, proxy, body("a", "bb"))
+    large, _ = provider.turn()
+    second = clients.submit(said, proxy, body("a", "ccc"))
+    slow, _ = provider.turn()
+    eventually(lambda: proxy.readers() == 3)
+    vector = [0.25] * 200_000
+    data = [{"index": at, "embedding": vector} for at in range(2)]
+    answers(large, {"object": "list", "data": data, "model": "m"})
+    assert len(vectors(first.result()[1])[1]) == 200_000
+    provider.answer(slow)
+    provider.answer(provider.turn()[0])  # what it could not have of the first
+    assert vectors(second.result()[1]) == [[1], [3]]
+
+
+def test_a_refusal_is_in_the_providers_words_about_the_clients_own_list(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    before = clients.submit(said, proxy, body("a"))
+    provider.answer(provider.turn()[0])
+    before.result()
+    refused = clients.submit(proxy.http.post, EMBEDDINGS, json=body("a", "a", "far too long"))
+    for inputs, place in ((["far too long"], 0), (["a", "a", "far too long"], 2)):
+        turn, asked = provider.turn()
+        assert asked == inputs
+        error = {"message": "too long", "type": "invalid_request_error", "param": f"input[{place}]", "code": None}
+        answers(turn, {"error": error}, status=400)
+    assert (refused.result().status_code, refused.result().json()["error"]["param"]) == (400, "input[2]")
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "headers", "status"),
+    [
+        (["a"], ["a", "b"], {"x-penstock-ttl": "0"}, "fwd=partial"),
+        ([], ["a", "a"], {"x-penstock-ttl": "0"}, "fwd=miss"),
+        ([], ["a", "a"], {"cache-control": "no-cache"}, "fwd=request; stored"),
+        ([], ["a", "b"], {}, "fwd=miss; stored"),
+    ],
+)
+def test_a_list_says_what_became_of_it(
+    before: list[str], asked: list[str], headers: Json, status: str, make_proxy: MakeProxy
+) -> None:
+    proxy = make_proxy()
+    if before:
+        said(proxy, body(*before))
+    assert said(proxy, body(*asked), **headers)[0] == f"penstock; {status}"
+
+
+@pytest.mark.parametrize("asked", [["a"], ["a", "b"]])
+def test_a_list_that_was_known_and_is_too_old_says_so(make_proxy: MakeProxy, asked: list[str]) -> None:
+    clock = FakeClock()
+    proxy = make_proxy(clock=clock, cache={"ttl": 60})
+    said(proxy, body(*asked))
+    clock.ahead = 120
+    assert said(proxy, body(*asked))[0] == "penstock; fwd=stale; stored"
+
+
+def test_lists_whose_vectors_depend_on_each_other_are_not_taken_apart(proxy: Proxy, prompt: str) -> None:
+    for _ in range(2):
+        answer = proxy.http.post(EMBEDDINGS, json=body(prompt, "x", late_chunking=True))
+        assert answer.headers["cache-status"] == "penstock; fwd=bypass; detail=input"
 
 
 def test_a_call_that_nobody_reads_any_more_is_ended(

@@ -1,5 +1,6 @@
 """What is the same for all endpoints: money, limits, routing, keys, addresses; shown where it is not chat."""
 
+import json
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, Final
@@ -296,6 +297,33 @@ def test_another_key_never_gets_an_answer(path: str, make_proxy: MakeProxy, simu
     found = [status(proxy.url, ASKED[path](prompt), path, **shows(name)) for name in ("one", "two", "one", "two")]
     assert found == ["fwd=miss; stored"] * 2 + ["hit"] * 2
     assert simulator.asked() == 2
+
+
+@pytest.mark.parametrize(
+    ("members", "leaves"),
+    [
+        ({}, False),
+        ({"background": True}, False),
+        ({"stream": True, "model": "sim-instant;chunks=40;gap=0.05"}, True),
+        ({"max_output_tokens": 16, "model": "sim-instant;chunks=40;finish=content_filter"}, False),
+    ],
+    ids=["whole", "in the background", "left by its client", "filtered"],
+)
+def test_nobody_goes_on_from_a_response_of_another_key(
+    members: Json, leaves: bool, make_proxy: MakeProxy, simulator: Simulator, prompt: str
+) -> None:
+    proxy = make_proxy(key="sk-operator", keys=[key("one"), key("two")])
+    with posted(proxy.url, respond(prompt, **members), **shows("one")) as wire:
+        first = wire.read_event() if leaves else wire.read_body()
+        name = json.loads(first.partition(b"data: ")[2] if leaves else first)
+    made = name["response"]["id"] if leaves else name["id"]
+    proxy.becomes_quiet()
+    simulator.forget()
+    refused = read(Wire(proxy.url, respond("on", previous_response_id=made), shows("two"), PATH))
+    assert (refused.status, refused.code) == (400, "previous_response_not_found")
+    assert simulator.asked() == 0
+    read(Wire(proxy.url, respond("on", previous_response_id=made), shows("one"), PATH))
+    assert simulator.asked() == 1
 
 
 @pytest.mark.parametrize("path", ASKED)

@@ -143,6 +143,8 @@ async def test_a_list_of_which_some_was_joined_is_partial(sky: Sky) -> None:
     listed = came_to(gathered)
     assert counts(listed) == ("miss", True, 0, 3, 1)
     assert (listed.saved, listed.cost, listed.leader) == (D("1.5"), D(1), None)
+    gathered.made, gathered.shared = made(ABC, "a", "ccc"), made(ABC, "bb")
+    assert counts(came_to(gathered)) == ("miss", True, 1, 1, 2)
 
 
 async def test_a_list_that_was_all_joined_is_free_and_names_who_paid(sky: Sky) -> None:
@@ -240,6 +242,9 @@ async def test_an_answer_goes_out_as_it_came_only_where_one_call_asked_for_all_o
     for known, joined in ((made(of, "bb"), {}), ({}, made(of, "bb"))):
         gathered.found, gathered.shared = known, joined
         assert [gathered.is_plain] == [False]
+    anew = gathering(of)
+    anew.own, anew.made = [sky.own(of), sky.own(part(of, "bb"))], made(of, "a", "bb")
+    assert not anew.is_plain
     taken_over = gathering(of)
     taken_over.own, taken_over.others = [sky.own(part(of, "a"))], [sky.another(part(of, "bb"), left=True)]
     taken_over.made = made(of, "a", "bb")
@@ -252,6 +257,10 @@ def test_each_part_says_in_which_form_it_was_asked_for_and_whether_it_is_new() -
     gathered.found, gathered.made = made(of, "a", form="float"), made(of, "bb", form=None)
     known, fresh = Part(b"a", "float", False), Part(b"bb", "base64", True)
     assert gathered.parts == [known, fresh, known]
+    other = plan("a", encoding_format="int8")
+    gathered = gathering(other)
+    gathered.made = made(other, "a", form=None)
+    assert gathered.parts == [Part(b"a", "", True)]
 
 
 async def test_whoever_goes_leaves_every_call_and_may_do_so_twice(sky: Sky) -> None:
@@ -261,4 +270,4 @@ async def test_whoever_goes_leaves_every_call_and_may_do_so_twice(sky: Sky) -> N
     with pytest.raises(ZeroDivisionError), gathered:
         raise ZeroDivisionError
     assert [len(live.reader.flight.readers) for live in (*gathered.own, *gathered.others)] == [0, 1]
-    gathered.__exit__()
+    gathered.leave()

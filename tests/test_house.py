@@ -55,10 +55,10 @@ purging    | any  | basis store                                              |
 offers     | any  | pricing core errors settings                             | msgspec
 explain    | any  | pricing core errors settings offers router store clock keys ledger | rich
 plans      | any  | basis                                                    | msgspec
-storing    | any  | pricing basis flights making plans                       | msgspec
+storing    | any  | basis flights making plans                               | msgspec
 pipeline   | any  | pricing basis settings edges making plans storing        | msgspec
 gathered   | any  | pricing basis plans pipeline                             | msgspec
-piecemeal  | any  | basis flights accounts plans pipeline gathered           |
+piecemeal  | any  | basis flights router accounts plans pipeline gathered    |
 keyring    | any  | basis reading ledger                                     | msgspec
 watching   | any  | basis settings flights limiter store meter founding      |
 office     | any  | basis settings reading flights ledger meter keyring founding watching endpoints |
@@ -113,7 +113,6 @@ COVERED_BY = {
     "proxy/endpoints/forms.py": "tests/test_wire.py",
     "proxy/endpoints/recorded.py": "tests/test_wire.py",
     "proxy/endpoints/embeddings.py": "tests/test_embeddings.py",
-    "proxy/piecemeal.py": "tests/test_embeddings.py",
     "proxy/storing.py": "tests/test_pipeline.py",
     "proxy/endpoints/operations.py": "tests/endpoints/test_gate.py",
     "proxy/endpoints/stream.py": "tests/test_chat_stream.py",
@@ -313,6 +312,12 @@ def test_every_source_file_has_its_test_file() -> None:
     paths = [path.relative_to(ROOT).as_posix() for path in sources() if not path.name.startswith("__")]
     lacking = [f"{path}: no {its_tests(path)}" for path in paths if not exists(its_tests(path))]
     assert not lacking, "\n".join(lacking)
+
+
+def test_the_table_of_the_core_names_each_of_its_modules() -> None:
+    rows = re.findall(r"^\| (`.+?`) \|", (ROOT / "proxy/core/README.md").read_text("utf-8"), re.MULTILINE)
+    named = re.findall(r"`(\w+\.py)`", " ".join(rows))
+    assert sorted(named) == sorted(path.name for path in (ROOT / "proxy/core").glob("[!_]*.py"))
 
 
 def exists(test: str) -> bool:

@@ -879,11 +879,11 @@ async def test_each_part_of_a_list_is_kept_no_longer_than_the_last_who_joined_al
 
     async def joined_meanwhile(job: Job, plan: Plan, end: Ending, epoch: int) -> None:
         await divide(job, plan, end, epoch)
-        live.reader.flight.reader(5)
+        live.reader.flight.reader(5, keys=plan.keys[:1])
 
     world.pipeline._storing.divide = joined_meanwhile  # type: ignore[method-assign]
     await ended(live)
-    assert [entry.meta.ttl for entry in world.store.entries.values()] == [5, 5]
+    assert [entry.meta.ttl for entry in world.store.entries.values()] == [5, 60]
 
 
 async def test_an_older_list_overwrites_nothing_that_a_newer_one_brought() -> None:

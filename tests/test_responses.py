@@ -4,6 +4,7 @@ import asyncio
 import json
 import typing
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import openai
@@ -228,7 +229,7 @@ def test_a_response_that_was_deleted_is_gone_through_the_proxy_too(proxy: Proxy,
     with pytest.raises(openai.BadRequestError) as refused:
         client.responses.create(**continuing({"id": made.id}, prompt))
     assert (refused.value.code, refused.value.param) == ("previous_response_not_found", "previous_response_id")
-    assert client.responses.create(**respond(prompt)).id == made.id  # until it is purged
+    assert client.responses.create(**respond(prompt)).id != made.id
 
 
 def item(**members: Any) -> Json:
@@ -452,3 +453,74 @@ def test_who_joins_a_stream_late_gets_all_of_it_in_either_form(make_proxy: MakeP
             assert late.read_head().read_events() == BARE
             assert json.loads(plain.read_head().read_body()) == SAID[-1]["response"]
             assert plain.headers["cache-status"] == "penstock; fwd=miss; collapsed"
+
+
+# Whose words it repeats.
+
+
+def repeating(*output: Json, **members: Any) -> Json:
+    """A scripted Response that repeats these."""
+    return response(*(output or [message("Hello")]), **{"metadata": {}, "user": None, **members})
+
+
+@pytest.mark.parametrize("form", [False, True], ids=["JSON", "a stream"])
+@pytest.mark.parametrize("again", [False, True], ids=["JSON again", "a stream again"])
+def test_a_response_that_is_given_again_repeats_what_this_request_said(
+    form: bool, again: bool, proxy: Proxy, simulator: Simulator, prompt: str
+) -> None:
+    theirs: Json = {"metadata": {"customer": "theirs"}, "user": "they"}
+    with posted(proxy.url, respond(prompt, stream=form, **theirs)) as first:
+        first.read_body()
+    each: list[Json] = [{"metadata": {"customer": "ours"}}, {}, theirs]
+    for ours in each:
+        body = respond(prompt, stream=again, **ours)
+        expected = whole(simulator.url, body | {"stream": False})
+        found = ended(streamed(proxy.url, body)) if again else whole(proxy.url, body)
+        assert (found["metadata"], found["user"]) == (expected["metadata"], expected["user"])
+        if again:
+            opened = data_of(streamed(proxy.url, body)[0])["response"]
+            assert opened["metadata"] == expected["metadata"]
+
+
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_however_a_provider_says_nothing_a_hit_says_it_too(
+    nothing: object, make_proxy: MakeProxy, scripted: Scripted
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    said = json.dumps(repeating(metadata=nothing)).encode()
+    with ThreadPoolExecutor(1) as threads:
+        cold = threads.submit(whole, proxy.url, respond("x"))
+        scripted.turn().answer(said, content_type="application/json")
+        assert cold.result() == whole(proxy.url, respond("x")) == json.loads(said)
+
+
+def test_nobody_reads_anothers_words_in_an_answer_that_is_too_large_to_be_kept(
+    make_proxy: MakeProxy, scripted: Scripted
+) -> None:
+    proxy = make_proxy(scripted.base_url, cache={"max_entry": "64KiB"})
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(whole, proxy.url, respond("x", user="they"))
+        turn = scripted.turn()
+        second = threads.submit(whole, proxy.url, respond("x", user="we"))
+        eventually(lambda: proxy.readers() == 2)
+        large = repeating(user="they", instructions="long " * 30_000)
+        turn.answer(json.dumps(large).encode(), content_type="application/json")
+        scripted.turn().answer(json.dumps(repeating(user="we")).encode(), content_type="application/json")
+        assert (first.result()["user"], second.result()["user"]) == ("they", "we")
+
+
+def test_a_joiner_is_not_given_a_form_in_which_the_answer_says_nothing(
+    make_proxy: MakeProxy, scripted: Scripted
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    delta = {"type": "response.output_text.delta", "delta": "Hello", "item_id": "msg_1", "output_index": 0}
+    end = {"type": "response.completed", "response": repeating() | {"output": []}}
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(streamed, proxy.url, respond("x"))
+        turn = scripted.turn()
+        second = threads.submit(whole, proxy.url, respond("x"))
+        eventually(lambda: proxy.readers() == 2)
+        turn.answer(event(delta), event(end))
+        scripted.turn().answer(json.dumps(repeating()).encode(), content_type="application/json")
+        assert second.result() == repeating()
+        assert first.result() == [event(delta), event(end)]

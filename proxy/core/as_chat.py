@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
+from proxy.core.dialect import BY_PATH, CHAT, COMPLETIONS, RESPONSES
+
 SHORT_ANSWER: Final = 16  # tokens of a text completion that names no limit, as OpenAI says
 
 # What has another place in a chat, says nothing to a model, or is heeded nowhere but in a chat.
@@ -42,11 +44,12 @@ class Wordless(dict[str, Any]):
 
 def as_chat(path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
     """The likeness of a parsed body; `path` is relative to a provider's base URL. A chat's is the body itself."""
-    if path == "responses":
+    dialect = BY_PATH[path]
+    if dialect is CHAT:
+        return body
+    if dialect is RESPONSES:
         return _of_response(body)
-    if path == "completions":
-        return _of_completion(body)
-    return _of_embeddings(body) if path == "embeddings" else body
+    return _of_completion(body) if dialect is COMPLETIONS else _of_embeddings(body)
 
 
 def _less(given: Mapping[str, Any], names: frozenset[str] | tuple[str, ...]) -> dict[str, Any]:

@@ -1,63 +1,29 @@
 """A request as Penstock understands it.
 
-Rule: everything that a request may say is read here, once, and checked; later code asks a `Call`, never a header.
+Rule: everything that a request may say is read once, and checked; later code asks a `Call`, never a header.
 """
 
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from proxy.core.access import NOBODY, Grant
+from proxy.core.as_chat import as_chat
 from proxy.core.canonical import parse
-from proxy.core.dialect import BY_PATH, Dialect
-from proxy.core.likeness import as_chat
+from proxy.core.dialect import BY_PATH, COMPLETIONS, EMBEDDINGS, RESPONSES, Dialect
+from proxy.core.directives import DIRECTIVES, Directives, read_directives
 from proxy.errors import InvalidRequest
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
-Replay = Literal["instant", "recorded"]
-Wish = Literal["cheapest", "exact"]
 Headers = Mapping[bytes, bytes]
 
 CREDENTIALS = (b"authorization", b"api-key")
 ACCOUNT = (b"openai-organization", b"openai-project")
-DIRECTIVES = (
-    b"cache-control",
-    b"x-penstock-ttl",
-    b"x-penstock-sample",
-    b"x-penstock-replay",
-    b"x-penstock-route",
-    b"x-penstock-max-cost-usd",
-)
 RETRY_COUNT = b"x-stainless-retry-count"  # an SDK that retries by itself says so with it
 MOST_CHOICES = 1024
-# By path, the members that bound an answer's tokens.
-LIMITS: Mapping[str, tuple[str, ...]] = {
-    "chat/completions": ("max_tokens", "max_completion_tokens"),
-    "completions": ("max_tokens",),
-    "responses": ("max_output_tokens",),
-    "embeddings": (),
-}
 HEEDED = (*CREDENTIALS, *ACCOUNT, *DIRECTIVES, RETRY_COUNT)
-
-
-class Directives(msgspec.Struct, frozen=True):
-    """How a request wants to be answered: its `Cache-Control` and `x-penstock-*` headers. Times in seconds.
-
-    `route`: forbid or allow another model than the one named, if anything was said. `max_cost` in USD.
-    """
-
-    no_cache: bool = False
-    no_store: bool = False
-    only_if_cached: bool = False
-    max_age: float | None = None
-    ttl: float | None = None
-    sample: bytes = b""
-    replay: Replay | None = None
-    route: Wish | None = None
-    max_cost: Decimal | None = None
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -67,7 +33,7 @@ class Call(msgspec.Struct, frozen=True):
     and go to a provider that the client pays; `forwarded` are the headers that every provider sees. All three are
     lower-case pairs in a fixed order. `owner` is the id of the key of ours that was shown, "" where there is none.
 
-    `likeness`: the body as that of a chat completion, by which it is counted and judged. `choices`: that it gets;
+    `likeness`: the body as that of a chat completion, by which it is counted and ranked. `choices`: that it gets;
     `made`: that are made for it, and paid. `wants_usage`: the answer must say its usage, or does so in any case.
     """
 
@@ -123,18 +89,17 @@ def read_call(
     if deployment is not None and body.get("model") != deployment:
         body["model"] = deployment
         raw = with_members(raw, {"model": deployment})
-    model = _model(path, body)
-    stream, wants_usage = _stream(path, body)
-    for name in LIMITS[path]:
-        _check_limit(name, body.get(name))
-    choices, made = _choices(path, body)
+    dialect = BY_PATH[path]
+    stream, wants_usage = _stream(dialect, body)
+    _check_limits(dialect, body)
+    choices, made = _choices(dialect, body)
     return Call(
         path=path,
         query=query,
         raw=raw,
         body=body,
         likeness=as_chat(path, body),
-        model=model,
+        model=_model(dialect, body),
         stream=stream,
         wants_usage=wants_usage,
         choices=choices,
@@ -162,21 +127,25 @@ def with_members(raw: bytes, changed: Mapping[str, Any]) -> bytes:
 
 def chosen(headers: Headers, names: Iterable[bytes]) -> tuple[tuple[bytes, bytes], ...]:
     """Of these headers those with these names, in this order."""
-    return tuple((name, headers[name]) for name in names if name in headers)
+    found: tuple[tuple[bytes, bytes], ...] = ()
+    for name in names:  # a loop, no generator: every request comes by
+        if name in headers:
+            found += ((name, headers[name]),)
+    return found
 
 
-def _model(path: str, body: Mapping[str, Any]) -> str:
+def _model(dialect: Dialect, body: Mapping[str, Any]) -> str:
     model = body.get("model")
-    if model is None and path == "responses" and isinstance(body.get("prompt"), dict):
+    if model is None and dialect is RESPONSES and isinstance(body.get("prompt"), dict):
         return ""  # the template that the provider holds names one
     if not isinstance(model, str) or not model:
         raise InvalidRequest("`model` is required and must be a non-empty string.", param="model")
     return model
 
 
-def _stream(path: str, body: Mapping[str, Any]) -> tuple[bool, bool]:
+def _stream(dialect: Dialect, body: Mapping[str, Any]) -> tuple[bool, bool]:
     """(is a stream asked for, with usage)."""
-    if path == "embeddings":
+    if dialect is EMBEDDINGS:
         return False, True
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
@@ -184,18 +153,18 @@ def _stream(path: str, body: Mapping[str, Any]) -> tuple[bool, bool]:
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise InvalidRequest("`stream_options` must be an object or null.", param="stream_options")
-    if not BY_PATH[path].asks_usage:
+    if not dialect.asks_usage:
         return bool(stream), True
     return bool(stream), bool(stream and options and options.get("include_usage") is True)
 
 
-def _choices(path: str, body: Mapping[str, Any]) -> tuple[int, int]:
+def _choices(dialect: Dialect, body: Mapping[str, Any]) -> tuple[int, int]:
     """(choices that come, choices that are made)."""
-    if path in ("responses", "embeddings"):
+    if not dialect.several:
         return 1, 1
     # What a provider may read as another number than is read here would be charged more than is set aside.
     count = _count(body, "n")
-    if path != "completions":
+    if dialect is not COMPLETIONS:
         return count, count
     prompt = body.get("prompt")
     prompts = len(prompt) if isinstance(prompt, list) and prompt and type(prompt[0]) is not int else 1
@@ -211,10 +180,11 @@ def _count(body: Mapping[str, Any], name: str) -> int:
     return count
 
 
-def _check_limit(name: str, value: object) -> None:
+def _check_limits(dialect: Dialect, body: Mapping[str, Any]) -> None:
     """How long an answer may be. Below 1 is for the provider to refuse, or to take for no limit, as it counts here."""
-    if value is not None and _whole(value) is None:
-        raise InvalidRequest(f"`{name}` must be a whole number or null.", param=name)
+    for name in dialect.limits:
+        if body.get(name) is not None and _whole(body[name]) is None:
+            raise InvalidRequest(f"`{name}` must be a whole number or null.", param=name)
 
 
 def _whole(value: object) -> int | None:
@@ -222,84 +192,3 @@ def _whole(value: object) -> int | None:
     if type(value) is float and value.is_integer():
         value = int(value)
     return value if type(value) is int else None
-
-
-_NO_DIRECTIVES = Directives()
-
-
-def read_directives(headers: Headers) -> Directives:
-    """The directives of a request. Unknown Cache-Control directives are ignored (RFC 9111, 5.2.3)."""
-    if not any(name in headers for name in DIRECTIVES):
-        return _NO_DIRECTIVES
-    said = _cache_control(headers.get(b"cache-control", b""))
-    replay = _one_of(headers, "x-penstock-replay", ("instant", "recorded"))
-    route = _one_of(headers, "x-penstock-route", ("cheapest", "exact"))
-    return Directives(
-        no_cache="no-cache" in said,
-        no_store="no-store" in said,
-        only_if_cached="only-if-cached" in said,
-        # What cannot be read as an age is taken for stale (RFC 9111, 4.2.1).
-        max_age=(_seconds(said["max-age"]) or 0.0) if "max-age" in said else None,
-        ttl=_ttl(headers),
-        sample=_sample(headers),
-        replay="recorded" if replay == "recorded" else "instant" if replay else None,
-        route="exact" if route == "exact" else "cheapest" if route else None,
-        max_cost=_max_cost(headers),
-    )
-
-
-def _cache_control(value: bytes) -> dict[str, str]:
-    said = {}
-    for part in value.decode("latin-1").lower().split(","):
-        name, _, argument = part.partition("=")
-        said[name.strip()] = argument.strip().strip('"')
-    return said
-
-
-def _seconds(text: str) -> float | None:
-    """Digits, with a fraction or without; not `nan`, `inf`, `1e9`, `1_000`, a sign or other scripts' digits."""
-    whole, _, fraction = text.partition(".")
-    digits = whole + fraction
-    if not digits.isascii() or not digits.isdigit() or not whole:
-        return None
-    return float(text)
-
-
-def _ttl(headers: Headers) -> float | None:
-    value = headers.get(b"x-penstock-ttl")
-    if value is None:
-        return None
-    ttl = _seconds(value.decode("latin-1").strip())
-    if ttl is None:
-        raise InvalidRequest("`x-penstock-ttl` must be a number of seconds, 0 or more.", param="x-penstock-ttl")
-    return ttl
-
-
-def _max_cost(headers: Headers) -> Decimal | None:
-    value = headers.get(b"x-penstock-max-cost-usd")
-    if value is None:
-        return None
-    text = value.decode("latin-1").strip()
-    if _seconds(text) is None or len(text) > 30:  # the same digits, with a fraction or without
-        raise InvalidRequest(
-            "`x-penstock-max-cost-usd` must be a number of US dollars, 0 or more, such as 0.05.",
-            param="x-penstock-max-cost-usd",
-        )
-    return Decimal(text)
-
-
-def _sample(headers: Headers) -> bytes:
-    value = headers.get(b"x-penstock-sample", b"").strip()
-    if value and (not value.isdigit() or len(value) > 18):
-        raise InvalidRequest("`x-penstock-sample` must be a whole number, 0 or more.", param="x-penstock-sample")
-    return value.lstrip(b"0") or value[:1]
-
-
-def _one_of(headers: Headers, name: str, allowed: tuple[str, ...]) -> str | None:
-    value = headers.get(name.encode())
-    if value is None:
-        return None
-    word = value.decode("latin-1").strip().lower()
-    if word not in allowed:
-        raise InvalidRequest(f"`{name}` must be one of: {', '.join(allowed)}.", param=name)
-    return word

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from proxy.core.alike import in_plain_form
+from proxy.core.plain_form import in_plain_form
 from proxy.errors import InvalidRequest
 
 MAX_DEPTH: Final = 128

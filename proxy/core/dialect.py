@@ -4,7 +4,7 @@ Rule: everything else (keys, flights, the store, money, limits) is the same for 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -17,21 +17,26 @@ from proxy.core.sse import DONE, Event, encode
 from proxy.core.texts import assemble_text, split_text
 from proxy.errors import PenstockError
 
+Endpoint = Literal["chat", "completions", "responses", "embeddings"]
+
 _json = msgspec.json.Encoder()
 
 
 class Dialect(msgspec.Struct, frozen=True):
-    """`name`: as a label. `path`: relative to a provider's base URL. `id_prefix`: of a fresh id; "": an id stays, as it
-    names state at the provider. `asks_usage`: a stream says its usage only to who asks. `least_event`: bytes that an
-    event may have, whatever the settings say: where its last one holds all of the answer again.
+    """`name`: as a label. `path`: relative to a provider's base URL. `limits`: members of a request that bound an
+    answer's tokens. `several`: it may ask for several choices. `id_prefix`: of a fresh id; "": an id stays, as it names
+    state at the provider. `asks_usage`: a stream says its usage only to who asks. `least_event`: bytes that an event
+    may have, whatever the settings say: where its last one holds all of the answer again.
 
     `progress(choices)`: takes an answer's events; `joined`: a whole stream's events as one JSON body; `cut`: the object
     of such a body as a stream's blocks, with or without usage where that is asked for; `texts`: what an answer says,
     where JSON was asked for; `failure`: the last block of a stream that failed.
     """
 
-    name: str
+    name: Endpoint
     path: str
+    limits: tuple[str, ...]
+    several: bool
     id_prefix: bytes
     asks_usage: bool
     least_event: int
@@ -79,6 +84,8 @@ def _never_streamed(*_: object) -> Any:
 CHAT: Final = Dialect(
     name="chat",
     path="chat/completions",
+    limits=("max_tokens", "max_completion_tokens"),
+    several=True,
     id_prefix=b"chatcmpl-",
     asks_usage=True,
     least_event=0,
@@ -92,6 +99,8 @@ CHAT: Final = Dialect(
 COMPLETIONS: Final = Dialect(
     name="completions",
     path="completions",
+    limits=("max_tokens",),
+    several=True,
     id_prefix=b"cmpl-",
     asks_usage=True,
     least_event=0,
@@ -105,6 +114,8 @@ COMPLETIONS: Final = Dialect(
 RESPONSES: Final = Dialect(
     name="responses",
     path="responses",
+    limits=("max_output_tokens",),
+    several=False,
     id_prefix=b"",
     asks_usage=False,
     least_event=32 << 20,
@@ -118,6 +129,8 @@ RESPONSES: Final = Dialect(
 EMBEDDINGS: Final = Dialect(
     name="embeddings",
     path="embeddings",
+    limits=(),
+    several=False,
     id_prefix=b"",
     asks_usage=False,
     least_event=0,
@@ -129,3 +142,4 @@ EMBEDDINGS: Final = Dialect(
 )
 
 BY_PATH: Final = {dialect.path: dialect for dialect in (CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS)}
+BY_NAME: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in BY_PATH.values()}

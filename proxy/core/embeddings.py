@@ -40,12 +40,17 @@ class Part(msgspec.Struct, frozen=True):
     fresh: bool
 
 
+MOST_INPUTS: Final = 8192  # four times what OpenAI takes: to tell more of them apart would take too long
+
+
 def inputs_of(body: Mapping[str, Any]) -> list[Input] | None:
     """The inputs of a request, in order; None where they cannot be told apart, which is for the provider to judge."""
     asked: Any = body.get("input")
+    if body.get("late_chunking"):
+        return None  # each vector depends on the whole list (Jina)
     if _is_input(asked):
         return [asked]
-    if type(asked) is list and asked and all(map(_is_input, asked)):
+    if type(asked) is list and 0 < len(asked) <= MOST_INPUTS and all(map(_is_input, asked)):
         return list(asked)
     return None
 
@@ -140,7 +145,7 @@ def joined(parts: Sequence[Part], form: str) -> bytes:
     newest = max(range(len(parts)), key=lambda place: (parts[place].fresh, place))
     answer: dict[str, Any] = dict(bodies[newest])
     answer["data"] = [
-        _placed(members, place, form if part.asked != form else None)
+        _placed(members, place, form if part.asked != form else "")
         for place, (members, part) in enumerate(zip(bodies, parts, strict=True))
     ]
     answer["usage"] = _of_all([_usage(members) for members in bodies], newest)
@@ -149,11 +154,10 @@ def joined(parts: Sequence[Part], form: str) -> bytes:
     return msgspec.json.encode(answer)
 
 
-def _placed(members: Mapping[str, msgspec.Raw], place: int, form: str | None) -> dict[str, Any]:
-    """The one item of a part, at its place in the list; `form`: what its vector is yet to be put in."""
+def _placed(members: Mapping[str, msgspec.Raw], place: int, form: str) -> dict[str, Any]:
+    """The one item of a part, at its place in the list; `form`: what its vector is yet to be put in, if anything."""
     (item,) = _items.decode(members["data"])
-    if form is not None:
-        item["embedding"] = msgspec.Raw(in_form(bytes(item["embedding"]), form))
+    item["embedding"] = msgspec.Raw(in_form(bytes(item["embedding"]), form))
     return item | {"index": place}
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from pricing.cost import Usage
 from proxy.core.dialect import Dialect
-from proxy.core.echo import Echo, echoing_all
+from proxy.core.echo import Echo, echoing_body
 from proxy.core.recording import Kind
 from proxy.core.sse import Decoder, Event
 from proxy.core.view import as_stream, template_of
@@ -98,15 +98,16 @@ class Entry:
     def frames(self, dialect: Dialect, *, usage: bool, new_id: bytes | None, echo: Echo | None = None) -> list[bytes]:
         """The stream as a client that asked for usage, or did not, sees it, event by event."""
         strip = self.meta.usage_asked and not usage
-        events = echoing_all(self.meta.kind, self.events(), echo)
-        return as_stream(dialect, self.meta.kind, events, usage=usage, strip_usage=strip, new_id=new_id)
+        frames = as_stream(dialect, self.meta.kind, self.events(), usage=usage, strip_usage=strip, new_id=new_id)
+        return [echoing_body(frame, echo, stream=True) for frame in frames] if echo else frames
 
     def template(self, dialect: Dialect, *, stream: bool, usage: bool, echo: Echo | None = None) -> list[bytes]:
         """The whole body, cut where the id goes: `id.join(template)` is what a client receives."""
         if echo and echo != self._repeated:
-            asked, events = self.meta.usage_asked, echoing_all(self.meta.kind, self.events(), echo)
-            if b"".join(event.raw for event in events) != self.body:
-                return template_of(dialect, self.meta.kind, events, stream=stream, usage=usage, usage_asked=asked)
+            whole = b"".join(self.template(dialect, stream=stream, usage=usage))  # there is no place for an id in it
+            repeating = echoing_body(whole, echo, stream=stream)
+            if repeating is not whole:
+                return [repeating]
             self._repeated.clear()
             self._repeated.update(echo)
         wanted = (stream, stream and usage)

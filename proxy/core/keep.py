@@ -24,12 +24,12 @@ def flaw(recording: Recording, progress: Progress, call: Call) -> str | None:
     if any(ID_MARK in event.raw for event in recording.events):
         return "malformed"  # no JSON holds it: it stands where templates take an id
     found = progress.flaw()
-    if found is None and asks_for_json(call) and not all(map(_is_json, _texts(recording, call.dialect))):
+    if found is None and _asks_for_json(call) and not all(map(_is_json, _texts(recording, call.dialect))):
         return "invalid-json"
     return found
 
 
-def asks_for_json(call: Call) -> bool:
+def _asks_for_json(call: Call) -> bool:
     wanted = call.likeness.get("response_format")
     return isinstance(wanted, dict) and wanted.get("type") in ("json_object", "json_schema")
 

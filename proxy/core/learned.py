@@ -3,7 +3,6 @@
 Rule: nothing here decides. What is kept holds no word of a prompt, only links (chain.py) and figures.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Final
@@ -15,7 +14,7 @@ from pricing.multipliers import Multipliers
 from pricing.tokens import Prompt
 from proxy.core.breaker import Health, Snapshot
 from proxy.core.call import Call
-from proxy.core.chain import LENGTH, Counted, Links
+from proxy.core.chain import Counted, Links
 from proxy.core.conversations import Conversations, Habits, Turn
 from proxy.core.experience import Experience
 from proxy.core.needs import Needs, last_made, read_needs
@@ -23,16 +22,16 @@ from proxy.core.policy import refers_to_state
 from proxy.core.prefixes import LINKS, Prefixes
 from proxy.core.ranking import Ask, Estimate, View
 from proxy.core.routing import Choice, Option, Place
+from proxy.core.stored import LASTING, Shelf, Stored
 
 UNTRIED_TRUST: Final = 0.5  # of a prompt cache of which no more than a price is known
 LIFETIME: Final = 300.0  # seconds, where a prompt cache does not say
-HELD: Final = 30 * 86400.0  # seconds for which OpenAI keeps a Response, so that others may refer to it
 VERSION: Final = 1
 
 
 class Kept(msgspec.Struct, frozen=True):
     """What is written down. `version` changes with its meaning. `held`: which of `turns` held each link last; `made`:
-    who answered each prompt, by its last link, and when.
+    who answered each prompt, by its last link, and when. `stored`: Responses, by what stands for their names.
     """
 
     version: int
@@ -44,15 +43,15 @@ class Kept(msgspec.Struct, frozen=True):
     made: dict[bytes, tuple[Place, float]]
     prefixes: list[tuple[Place, dict[bytes, float]]]
     health: Snapshot
+    stored: dict[bytes, Stored] = {}
 
 
 class Asked(msgspec.Struct, frozen=True):
     """A request that is to be routed: who may answer, whose account pays, what it needs and holds.
 
     `upto`: its tokens up to each link, the last all of it; `base`: the same by no model's tokenizer. `made`: the link
-    of the prompt that was answered by what this conversation must go on from, if by anything; or of what the provider
-    holds of it. `bound`: it refers to what one provider holds; `previous`: the link of the Response that it goes on
-    from.
+    of the prompt that was answered by what this conversation must go on from, if by anything. `bound`: it refers to
+    what one provider holds; `previous`: the name of the Response that it goes on from.
     """
 
     choice: Choice
@@ -63,7 +62,7 @@ class Asked(msgspec.Struct, frozen=True):
     base: Sequence[int]
     made: bytes | None = None
     bound: bool = False
-    previous: bytes | None = None
+    previous: object = None
 
     @property
     def route(self) -> str:
@@ -75,7 +74,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 def asked_of(choice: Choice, account: str, call: Call, links: Links, counted: Counted) -> Asked:
     """A call that is to be routed."""
-    made, previous = last_made(call.likeness.get("messages")), link_of_state(call.body.get("previous_response_id"))
+    made = last_made(call.likeness.get("messages"))
     return Asked(
         choice=choice,
         account=account,
@@ -84,17 +83,10 @@ def asked_of(choice: Choice, account: str, call: Call, links: Links, counted: Co
         upto=counted.upto,
         base=counted.base,
         # The link before an assistant's message stands for the prompt that this message answered.
-        made=previous or (links[made] if made is not None and made < len(links) else None),
+        made=links[made] if made is not None and made < len(links) else None,
         bound=choice.routed and refers_to_state(call),
-        previous=previous,
+        previous=call.body.get("previous_response_id"),
     )
-
-
-def link_of_state(name: object, owner: str = "") -> bytes | None:
-    """What stands for an answer that a provider holds under this name, if it is one; or for its being this key's."""
-    if not isinstance(name, str) or not name:
-        return None
-    return hashlib.blake2b(f"{owner} {name}".encode(), digest_size=LENGTH, person=b"state").digest()
 
 
 class Learned:
@@ -111,6 +103,7 @@ class Learned:
         self._prefixes: Prefixes[Place, bytes] = Prefixes(links)
         self._conversations: Conversations[Place, bytes] = Conversations(links)
         self._waiting: Counter[tuple[str, Place]] = Counter()  # calls that are under way
+        self.stored = Shelf(lasting=max(kept_for, LASTING))
 
     def ask(self, asked: Asked, now: float) -> Ask:
         """The request, and what is known of what it follows and what will follow it."""
@@ -133,7 +126,8 @@ class Learned:
 
     def _pinned(self, asked: Asked, now: float) -> int | None:
         """The option that made what this conversation must go on from; None: nobody, or nobody knows."""
-        maker = self._maker(asked, now)
+        stored = self.stored.find(asked.previous, now)
+        maker = self._conversations.maker(asked.made, now - self._kept_for) if stored is None else stored.place
         places = [asked.place(option) for option in asked.choice.options]
         return places.index(maker) if maker in places else None
 
@@ -141,18 +135,13 @@ class Learned:
         """The provider that holds what this refers to, or probably does; None: it refers to nothing."""
         if not asked.bound:
             return None
-        maker = self._maker(asked, now)
-        return asked.choice.baseline.target.provider if maker is None else maker[0]
+        stored = self.stored.find(asked.previous, now)
+        return asked.choice.baseline.target.provider if stored is None else stored.place[0]
 
     def _held(self, asked: Asked, now: float) -> int:
         """Tokens of the Response that this goes on from, and of all before it; 0 where nobody knows."""
-        turn = self._conversations.turn(asked.previous, now - max(self._kept_for, HELD))
-        return 0 if turn is None else turn.tokens
-
-    def _maker(self, asked: Asked, now: float) -> Place | None:
-        # What a provider holds outlives its answer here, which may still be given just before it is too old.
-        kept_for = max(self._kept_for, HELD) if asked.bound else self._kept_for
-        return self._conversations.maker(asked.made, now - kept_for)
+        stored = self.stored.find(asked.previous, now)
+        return 0 if stored is None else stored.tokens
 
     def views(self, asked: Asked, now: float) -> list[View]:
         """What is known of each option."""
@@ -214,20 +203,15 @@ class Learned:
             self._experience.streamed(place, first)
         self._changed = True
 
-    def holds(self, name: str, owner: str, place: Place, now: float, usage: Usage | None = None) -> None:
-        """The provider there keeps an answer under this name, for other requests of this key to refer to."""
-        if usage is not None and (link := link_of_state(name)) is not None:
-            self._conversations.made((link,), Turn(place, now, 1, usage.input + usage.output))
-        for link in (link_of_state(name), link_of_state(name, owner)):
-            if link is not None:
-                self._conversations.given(link, place, now)
-                self._changed = True
-
-    def is_anothers(self, name: object, owner: str, now: float) -> bool:
-        """Was the answer that is kept under this name made for another key, and not for this one?"""
-        since = now - max(self._kept_for, HELD)
-        made = self._conversations.maker(link_of_state(name), since)
-        return made is not None and self._conversations.maker(link_of_state(name, owner), since) is None
+    def holds(
+        self, name: str, owner: str, place: Place, now: float, *, usage: Usage | None = None, entry: bytes | None = None
+    ) -> None:
+        """The provider there may keep a Response under this name, for other requests of this key to go on from."""
+        if not name:
+            return
+        tokens = 0 if usage is None else usage.input + usage.output
+        self.stored.put(name, place, owner, now, tokens=tokens, entry=entry or b"")
+        self._changed = True
 
     def given_again(self, links: Links, place: Place, now: float) -> None:
         """An answer of this place came out of the cache: its conversation stays with it all the same."""
@@ -253,6 +237,7 @@ class Learned:
             made,
             self._prefixes.snapshot(),
             self.health.snapshot(now),
+            self.stored.snapshot(),
         )
         return msgspec.msgpack.encode(kept)
 
@@ -269,6 +254,7 @@ class Learned:
         self._multipliers, self._experience = found.multipliers, found.experience
         self._prefixes.restore(found.prefixes)
         self.health.restore(found.health, now)
+        self.stored.restore(found.stored)
 
 
 def lifetime_of(option: Option) -> float:

@@ -1,4 +1,4 @@
-"""What a body needs of a model that answers it: that of a chat completion, or another's likeness (likeness.py).
+"""What a body needs of a model that answers it: that of a chat completion, or another's likeness (as_chat.py).
 
 Rule: a need is what a model without that capability would refuse or leave out. Whatever else a body holds, of whatever
 type, needs nothing and raises nothing. It takes as long as there are messages.
@@ -11,7 +11,7 @@ import msgspec
 
 from pricing.models import Capability
 from pricing.tokens import IMAGES
-from proxy.core.likeness import Wordless
+from proxy.core.as_chat import Wordless
 from proxy.core.policy import PRESENT, PURE_TOOLS, STATE
 
 # What a model made and another cannot go on from: ids of its calls, reasoning that it signed, an answer that it spoke.

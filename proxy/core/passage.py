@@ -50,6 +50,13 @@ def read_passage(method: str, raw_path: bytes, query: bytes, headers: Headers, f
     )
 
 
+def deleted_response(passage: Passage) -> str | None:
+    """The name of the stored Response that this is to delete; None: it is something else."""
+    path = passage.target.partition("?")[0]
+    name = path.removeprefix("/responses/")
+    return name if passage.method == "DELETE" and name and name != path and "/" not in name else None
+
+
 def returned_headers(headers: Mapping[str, str]) -> Pairs:
     """Of a provider's headers (lower-case) those that clients see of an answer that is passed through."""
     listed = [(name, headers[name]) for name in _RETURNED if name in headers]

@@ -11,15 +11,15 @@ from typing import Any, Literal
 import msgspec
 
 from proxy.core.books import Shadow
-from proxy.core.call import Call, Directives
+from proxy.core.call import Call
+from proxy.core.dialect import EMBEDDINGS, RESPONSES
+from proxy.core.directives import Directives
 
 Sampled = Literal["cache", "collapse", "bypass"]
 
 # Members of a body by which providers let a model act on, or look at, what the request does not hold.
 STATE = ("previous_response_id", "conversation", "background")
 PRESENT = ("web_search_options", "plugins", "search_parameters", "enable_search", "web_search", "data_sources")
-RESPONSES = "responses"
-EMBEDDINGS = "embeddings"  # no two of which differ
 PURE_TOOLS = ("function", "custom")
 TEXTS = ("input_text", "output_text", "reasoning_text", "summary_text", "refusal")  # of Responses
 SEARCH_MODELS = re.compile(r"search-preview|search-api|deep-research|sonar|compound|:online$", re.IGNORECASE)
@@ -79,7 +79,7 @@ def judge(call: Call, upstream_models: Iterable[str], rules: Rules) -> Verdict:
     reason = _beyond_the_request(call, upstream_models, rules)
     if reason is not None:
         return bypass(reason)
-    sampled = rules.sampled != "cache" and call.path != EMBEDDINGS and not _is_greedy(call.body)
+    sampled = rules.sampled != "cache" and call.dialect is not EMBEDDINGS and not _is_greedy(call.body)
     if sampled and rules.sampled == "bypass":
         return bypass("sampled")
     if call.directives.no_cache:
@@ -102,7 +102,7 @@ def _beyond_the_request(call: Call, upstream_models: Iterable[str], rules: Rules
     body = call.body
     if not _SUSPECTS.isdisjoint(body):
         # A Response is stored unless that is forbidden, which says nothing of what it was asked.
-        stored = body.get("store") is True and call.path != RESPONSES
+        stored = body.get("store") is True and call.dialect is not RESPONSES
         if stored or any(body.get(name) for name in STATE) or isinstance(body.get("prompt"), dict):
             return "state"
         # `web_search_options: {}` asks for a search with every option as it comes.
@@ -113,7 +113,7 @@ def _beyond_the_request(call: Call, upstream_models: Iterable[str], rules: Rules
     tools = body.get("tools")
     if isinstance(tools, list) and not all(_is_pure(tool) for tool in tools):
         return "tools"
-    of_items = call.path == RESPONSES
+    of_items = call.dialect is RESPONSES
     return _item_reason(body.get("input"), rules) if of_items else _message_reason(body.get("messages"), rules)
 
 

@@ -20,8 +20,8 @@ class Progress(Protocol):
     """Takes the events of one answer in order, or its JSON body.
 
     `usage`: the last that was said; `service`: the `service_tier`; `name`: by which requests may refer to it at its
-    provider; `substance`: empty until something is said that an
-    application could use; `done`: whether `[DONE]` has come.
+    provider; `substance`: empty until something is said that an application could use; `done`: whether `[DONE]` has
+    come.
     """
 
     error: object

@@ -237,7 +237,8 @@ def _over_cap(found: Estimate, ask: Ask) -> tuple[Reason, str] | None:
     if ask.max_cost is None:
         return None
     if found.most is None:
-        told = f'name max_tokens, or set price and max_output in models."{found.option.name}"'
+        members = "max_tokens (max_output_tokens for Responses)"
+        told = f'name {members}, or set price and max_output in models."{found.option.name}"'
         return "max_cost", f"nothing bounds what it may cost; {told}"
     return ("max_cost", f"it may cost {found.most.normalize():f} USD") if found.most > ask.max_cost else None
 

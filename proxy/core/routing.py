@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 
 from pricing.models import Capability, Model, PromptCache
+from proxy.core.dialect import CHAT, EMBEDDINGS, Endpoint
 from proxy.core.policy import Sampled
 from proxy.errors import InvalidRequest
 
@@ -15,13 +16,13 @@ Place = tuple[str, str, str]
 """Provider, its name for the model, whose account is used ("": the operator's): what is down, cools or is learned."""
 
 
-ENDPOINTS: Mapping[str, tuple[str, ...]] = {
+BY_KIND: Mapping[str, tuple[Endpoint, ...]] = {
     "chat": ("chat", "responses"),
     "responses": ("responses",),
     "completion": ("completions",),
     "embedding": ("embeddings",),
 }
-"""That models of a kind have, at providers that have them."""
+"""The endpoints that models of a kind have, at providers that have them."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -142,7 +143,7 @@ class Routes:
         model: str,
         wish: str | None = None,
         may_call: Callable[[str], bool] = lambda _: True,
-        endpoint: str | None = "chat",
+        endpoint: str | None = CHAT.name,
     ) -> Choice:
         """Who may answer a call of this endpoint (None: whatever they have) that names this model or route; whoever
         asks `may_call` it.
@@ -154,7 +155,7 @@ class Routes:
         if endpoint is None or not choice.routed:
             return choice
         able = tuple(option for option in choice.options if self.has(option, endpoint))
-        if endpoint == "embeddings" and able:  # vectors of two models do not compare
+        if endpoint == EMBEDDINGS.name and able:  # vectors of two models do not compare
             baseline = choice.baseline if choice.baseline in able else able[0]
             able = tuple(option for option in able if option.target.upstream == baseline.target.upstream)
         # Where nobody has it, a provider says so better than we.
@@ -164,7 +165,7 @@ class Routes:
         """Has it this endpoint, as far as anybody knows?"""
         said = self._endpoints.get(option.target.provider)
         kind = None if option.model is None else option.model.kind
-        return (said is None or endpoint in said) and (kind is None or endpoint in ENDPOINTS[kind])
+        return (said is None or endpoint in said) and (kind is None or endpoint in BY_KIND[kind])
 
     def _named(self, model: str, wish: str | None, may_call: Callable[[str], bool]) -> Choice:
         route = self._choices.get(model)

@@ -15,16 +15,12 @@ def hit_status(left: float, *, stale: bool) -> bytes:
     return b"penstock; hit; ttl=%d%s" % (left, b"; detail=stale-if-error" if stale else b"")
 
 
-def forward_status(verdict: Verdict, *, found_stale: bool, collapsed: bool, stored: bool) -> bytes:
-    """An answer from the provider; `stored`: it will be kept if it turns out whole."""
-    if collapsed:
-        return b"penstock; fwd=miss; collapsed"
-    return b"penstock; fwd=" + _why(verdict, found_stale) + (b"; stored" if stored else b"")
-
-
-def list_status(*, partial: bool, asked: bool) -> bytes:
-    """Of a list that was not all known: was a part of it, and was any of it asked for, or all joined?"""
-    return b"penstock; fwd=" + (b"partial" if partial else b"miss") + (b"; stored" if asked else b"; collapsed")
+def forward_status(
+    verdict: Verdict, *, found_stale: bool, collapsed: bool, stored: bool, partial: bool = False
+) -> bytes:
+    """An answer from the provider; `stored`: it will be kept if it turns out whole; `partial`: some of it was known."""
+    why = b"partial" if partial else b"miss" if collapsed else _why(verdict, found_stale)
+    return b"penstock; fwd=" + why + (b"; collapsed" if collapsed else b"; stored" if stored else b"")
 
 
 def unanswered_status() -> bytes:

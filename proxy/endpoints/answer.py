@@ -14,10 +14,10 @@ from proxy.core.bill import NOTHING
 from proxy.core.books import UNDECIDED, Answered, cut
 from proxy.core.call import Call
 from proxy.core.dialect import Dialect
-from proxy.core.echo import Echo, echoing_all
+from proxy.core.echo import Echo, echoing_event
 from proxy.core.recording import Broken, Head
 from proxy.core.sse import PING
-from proxy.core.status import forward_status, hit_status, list_status, passed_status, unanswered_status
+from proxy.core.status import forward_status, hit_status, passed_status, unanswered_status
 from proxy.core.view import shown
 from proxy.endpoints.client import PIECE, Header, Heartbeat, send_error, send_whole
 from proxy.endpoints.desk import Desk
@@ -347,12 +347,18 @@ class Answer:
     async def listed(self, listed: Listed, body: bytes) -> None:
         """A list that was put together here."""
         self._listed, self._status, self.outcome = listed, 200, listed.outcome
-        freshness, known = listed.freshness, listed.outcome in ("hit", "stale")
-        if known:
+        freshness, known, live = listed.freshness, listed.outcome in ("hit", "stale"), self._live
+        if known or live is None:
             status = hit_status(freshness.left, stale=listed.outcome == "stale")
         else:
-            status = list_status(partial=listed.partial, asked=listed.asked > 0)
-        head = None if self._live is None or not listed.asked else self._live.reader.recording.head
+            status = forward_status(
+                live.plan.verdict,
+                found_stale=listed.found_stale,
+                collapsed=not listed.asked,
+                stored=listed.stored,
+                partial=listed.partial,
+            )
+        head = None if live is None or not listed.asked else live.reader.recording.head
         provider_id = next((value for name, value in (head.headers if head else ()) if name == b"x-request-id"), None)
         self._first_byte()
         headers = [
@@ -425,7 +431,9 @@ class Answer:
         self._first_byte()
         with self._streaming(), Heartbeat(live.reader):
             while True:
-                events = echoing_all("stream", await reader.more(), echo)
+                events = await reader.more()
+                if echo:
+                    events = [echoing_event(event, echo) for event in events]
                 body = b"".join([shown(event, strip_usage=strip, new_id=new_id) for event in events])
                 if recording.end is not None and reader.position == recording.length:
                     break

@@ -9,29 +9,24 @@ from proxy.endpoints.client import Attendance
 from proxy.endpoints.desk import Desk
 from proxy.endpoints.intake import Door
 from proxy.endpoints.recorded import Options, Recorded
-from proxy.errors import NotCached
-from proxy.gathered import Gathered
+from proxy.gathered import Gathered, Listed
 from proxy.piecemeal import Piecemeal
-from proxy.pipeline import Live, Pipeline
+from proxy.pipeline import Live
 from proxy.plans import Plan
 
 
 class Embeddings(Recorded):
     """An ASGI endpoint."""
 
-    def __init__(self, lists: Piecemeal, pipeline: Pipeline, door: Door, options: Options, desk: Desk) -> None:
-        super().__init__(EMBEDDINGS, pipeline, door, options, desk)
+    def __init__(self, lists: Piecemeal, door: Door, options: Options, desk: Desk) -> None:
+        super().__init__(EMBEDDINGS, lists.pipeline, door, options, desk)
         self._lists = lists
 
     async def _answer(self, plan: Plan, asker: Asker, receive: Receive, answer: Answer) -> None:
         if not plan.pieces:
             await super()._answer(plan, asker, receive, answer)
             return
-        try:
-            begun = await self._lists.begin(plan, asker)
-        except NotCached:
-            answer.unanswered()
-            raise
+        begun = await self._lists.begin(plan, asker)
         if isinstance(begun, Live):
             await self._live(plan.call, begun, receive, answer)
         elif begun.first is None:
@@ -54,12 +49,15 @@ class Embeddings(Recorded):
         live = instead or gathered.own[0]
         answer.forwarded(live)
         if instead is None:
-            listed = self._lists.listed(gathered)
-            self._desk.meter.inputs(listed.model, known=listed.known, joined=listed.joined, asked=listed.asked)
+            self._counted(gathered)
         await answer.live(gathered.plan.call, live, await live.reader.head())
 
     async def _listed(self, gathered: Gathered, answer: Answer) -> None:
         body = await self._lists.body(gathered)
+        await answer.listed(self._counted(gathered), body)
+
+    def _counted(self, gathered: Gathered) -> Listed:
+        """What it came to, once that is in the metrics."""
         listed = self._lists.listed(gathered)
         self._desk.meter.inputs(listed.model, known=listed.known, joined=listed.joined, asked=listed.asked)
-        await answer.listed(listed, body)
+        return listed

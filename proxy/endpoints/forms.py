@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from proxy.core.dialect import Dialect
-from proxy.core.echo import Echo, echoing_all
+from proxy.core.echo import Echo, echoing_body
 from proxy.core.recording import Head, Recording
 from proxy.core.view import template_of
 from proxy.endpoints.client import PIECE, Header
@@ -34,15 +34,12 @@ def recording_template(
 ) -> list[bytes]:
     """A finished recording in the form that a joiner asked for, cut where the id goes; made once for all joiners."""
     asked = head.usage_asked
-    if echo:
-        events = echoing_all(head.kind, recording.events, echo)
-        return template_of(dialect, head.kind, events, stream=stream, usage=usage, usage_asked=asked)
     wanted = (stream, stream and usage)
     template = recording.templates.get(wanted)
     if template is None:
         template = template_of(dialect, head.kind, recording.events, stream=stream, usage=usage, usage_asked=asked)
         recording.templates[wanted] = template
-    return template
+    return [echoing_body(b"".join(template), echo, stream=stream)] if echo else template
 
 
 def pieces_of(template: list[bytes], new_id: bytes) -> Iterator[bytes]:

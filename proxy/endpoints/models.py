@@ -10,6 +10,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from proxy.core.access import Grant
+from proxy.core.asker import Asker
 from proxy.core.call import ACCOUNT, CREDENTIALS, announces_body, header_map
 from proxy.endpoints.answer import Answer
 from proxy.endpoints.calling import calling
@@ -17,7 +18,7 @@ from proxy.endpoints.client import Attendance
 from proxy.endpoints.desk import Desk
 from proxy.endpoints.forms import NO_PAGE
 from proxy.endpoints.intake import ClientLeftError, Door
-from proxy.errors import NotFound
+from proxy.errors import NotFound, UpstreamBadContentType
 from proxy.interfaces import Listing, Provider
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -49,20 +50,30 @@ class Models:
             answer.outcome = "bypass"
             async with Attendance(receive) as client:
                 account = tuple((name, headers[name]) for name in CREDENTIALS + ACCOUNT if name in headers)
-                async with calling(self._desk, asker, self._provider, free=True) as called:
-                    listing = await self._provider.models(account)
-                    called.status = listing.status
+                listing = await self._listing(asker, account)
                 await answer.whole(*self._answer(listing, wanted, grant))
             if client.left:
                 raise ClientLeftError
 
-    def _answer(self, listing: Listing, wanted: str | None, grant: Grant) -> tuple[int, Headers, bytes]:
+    async def _listing(self, asker: Asker, account: Headers) -> Listing | None:
+        """None: the provider has no list, and we have names. Raises UpstreamError."""
+        try:
+            async with calling(self._desk, asker, self._provider, free=True) as called:
+                listing = await self._provider.models(account)
+                called.status = listing.status
+        except UpstreamBadContentType:  # a page, or a list of another shape
+            if self._named:
+                return None
+            raise
+        return None if listing.status in NO_LIST and self._named else listing
+
+    def _answer(self, listing: Listing | None, wanted: str | None, grant: Grant) -> tuple[int, Headers, bytes]:
         """Status, headers, body. A provider that refuses the client's own key is not papered over with our part."""
-        listed = [] if listing.status in NO_LIST and self._named else listing.models
-        if listed is None:
+        listed = [] if listing is None else listing.models
+        if listing is not None and listed is None:
             headers = ((b"content-type", listing.content_type), *listing.headers, *NO_PAGE)
             return listing.status, headers, self._provider.scrub(listing.body)
-        merged = self._merged(listed)
+        merged = self._merged(listed or [])
         found = {name: model for name, model in merged.items() if grant.may_call(name)}
         if wanted is None:
             return 200, JSON, msgspec.json.encode({"object": "list", "data": list(found.values())})

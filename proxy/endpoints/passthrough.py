@@ -1,7 +1,7 @@
 """What else there is under `/v1/`: passed to the default provider as it came, and back, in constant memory."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Self
 
 from starlette.types import Receive, Scope, Send
@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from proxy.core.access import NOBODY, Grant, check_passthrough, digest
 from proxy.core.asker import Asker
 from proxy.core.call import Headers, header_map
-from proxy.core.passage import PREFIX, Passage, read_passage, returned_headers
+from proxy.core.passage import PREFIX, Passage, deleted_response, read_passage, returned_headers
 from proxy.endpoints.answer import Answer
 from proxy.endpoints.calling import Called, calling
 from proxy.endpoints.client import Attendance
@@ -28,6 +28,8 @@ from proxy.errors import (
     late_answer,
 )
 from proxy.interfaces import Provider, Reply
+
+OnDeleted = Callable[[str], Awaitable[None]]
 
 NEVER = frozenset({"CONNECT", "TRACE"})  # one reaches another host, the other tells what the provider was sent
 
@@ -110,7 +112,11 @@ class Passthrough:
 
     endpoint = "passthrough"
 
-    def __init__(self, provider: Provider, door: Door, forward: tuple[bytes, ...], desk: Desk) -> None:
+    def __init__(
+        self, provider: Provider, door: Door, forward: tuple[bytes, ...], desk: Desk, on_deleted: OnDeleted
+    ) -> None:
+        """`on_deleted`: told the name of a stored Response that the provider has deleted."""
+        self._on_deleted = on_deleted
         self._provider = provider
         self._door = door
         self._forward = forward
@@ -159,6 +165,9 @@ class Passthrough:
                     raise upload.failure from None
                 raise
             try:
+                name = deleted_response(passage)
+                if name is not None and 200 <= reply.status < 300:
+                    await self._on_deleted(name)
                 await self._return(reply, upload, answer, called)
             finally:
                 reply.close()

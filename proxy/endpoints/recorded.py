@@ -73,7 +73,11 @@ class Recorded:
         plan = self._plan(raw, address, headers, grant)
         answer.understood(plan)
         asker = answer.admit(grant)  # what makes no sense, or may not be asked for, does not count
-        await self._answer(plan, asker, receive, answer)
+        try:
+            await self._answer(plan, asker, receive, answer)
+        except NotCached:
+            answer.unanswered()
+            raise
 
     def _plan(self, raw: bytes, address: Address, headers: Headers, grant: Grant) -> Plan:
         """What the request comes to; remembered, for when the same bytes come again."""
@@ -90,11 +94,7 @@ class Recorded:
 
     async def _answer(self, plan: Plan, asker: Asker, receive: Receive, answer: Answer) -> None:
         call = plan.call
-        try:
-            begun = await self._pipeline.begin(plan, asker)
-        except NotCached:
-            answer.unanswered()
-            raise
+        begun = await self._pipeline.begin(plan, asker)
         if isinstance(begun, Hit):
             await self._hit(call, begun, receive, answer)
         else:

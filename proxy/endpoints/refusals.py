@@ -29,7 +29,7 @@ class Refusals:
         if isinstance(error, HTTPException) and error.status_code == 405:
             methods = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
             return self._shaped(request, MethodNotAllowed(f"{request.method} is not allowed here."), allow=methods)
-        told = "There is no such path here. An SDK's base_url ends in /v1; Azure's chat completions are here too."
+        told = "There is no such path here. An SDK's base_url ends in /v1; Azure's addresses are here too."
         return self._shaped(request, NotFound(told))
 
     async def _told(self, request: Request, error: Exception) -> Response:

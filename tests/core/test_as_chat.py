@@ -14,8 +14,8 @@ from pricing.encodings import NAMES, Encodings, roughly
 from pricing.media import A_FILE
 from pricing.models import Capability
 from pricing.tokens import most, read_prompt
+from proxy.core.as_chat import as_chat
 from proxy.core.chain import links_of
-from proxy.core.likeness import as_chat
 from proxy.core.needs import Needs, last_made, read_needs
 
 Json = dict[str, Any]

@@ -1,12 +1,12 @@
 """What differs between the endpoints: an answer in its other form, a fresh id or none, how a failure is told."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from proxy.core.call import read_call
-from proxy.core.dialect import BY_PATH, CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Dialect
+from proxy.core.dialect import BY_NAME, BY_PATH, CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, Dialect, Endpoint
 from proxy.core.sse import PLAIN, Decoder, Event
 from proxy.core.view import ID_MARK, as_json, template_of
 from proxy.errors import UpstreamFailed, UpstreamTruncated
@@ -105,7 +105,8 @@ def test_whatever_a_provider_calls_an_error_can_be_told(said: object) -> None:
     assert json.loads(event.data or b"")["type"] == "error"
 
 
-def test_every_path_has_its_dialect() -> None:
+def test_every_path_and_every_name_has_its_dialect() -> None:
+    assert tuple(BY_NAME) == get_args(Endpoint)
     assert {path: dialect.name for path, dialect in BY_PATH.items()} == {
         "chat/completions": "chat",
         "completions": "completions",

@@ -17,7 +17,6 @@ from proxy.core.call import read_call
 from proxy.core.chain import Counts, links_of
 from proxy.core.experience import AN_ANSWER, UNTRIED
 from proxy.core.learned import (
-    HELD,
     LIFETIME,
     UNTRIED_TRUST,
     Asked,
@@ -25,10 +24,10 @@ from proxy.core.learned import (
     Learned,
     asked_of,
     lifetime_of,
-    link_of_state,
 )
 from proxy.core.ranking import Ask, Estimate, View, estimate
 from proxy.core.routing import Choice, Option
+from proxy.core.stored import LASTING
 from tests.core.making import AT, AUTOMATIC, option, rates, route, unknown
 
 Body = dict[str, Any]
@@ -448,9 +447,9 @@ def test_what_refers_to_state_goes_to_whom_holds_it() -> None:
     assert known.changed
     ask = known.ask(response(**HELD_BY_B), NOW)
     assert (ask.holder, ask.pinned) == ("b", 1)
-    later = known.ask(response(**HELD_BY_B), NOW + HELD)  # whatever is kept here, and for how long
+    later = known.ask(response(**HELD_BY_B), NOW + LASTING)  # whatever is kept here, and for how long
     assert (later.holder, later.pinned) == ("b", 1)
-    forgotten = known.ask(response(**HELD_BY_B), NOW + HELD + 1)
+    forgotten = known.ask(response(**HELD_BY_B), NOW + LASTING + 1)
     assert (forgotten.holder, forgotten.pinned) == ("a", None)
 
 
@@ -469,10 +468,10 @@ def test_what_refers_to_nothing_has_no_holder() -> None:
 
 
 def test_where_answers_are_kept_for_longer_than_providers_hold_them_that_counts() -> None:
-    known = Learned(Health(), kept_for=HELD * 2)
+    known = Learned(Health(), kept_for=LASTING * 2)
     known.holds("resp_1", "pk_1", B.target.place(""), NOW)
-    assert known.ask(response(**HELD_BY_B), NOW + HELD * 2).holder == "b"
-    assert known.is_anothers("resp_1", "pk_2", NOW + HELD * 2)
+    assert known.ask(response(**HELD_BY_B), NOW + LASTING * 2).holder == "b"
+    assert known.stored.is_anothers("resp_1", "pk_2", NOW + LASTING * 2)
 
 
 def test_where_there_is_nothing_to_choose_nothing_is_bound() -> None:
@@ -495,19 +494,18 @@ def test_a_name_that_is_none_holds_nothing() -> None:
     assert not known.changed
     name: object
     for name in ("", None, 7, ["resp_1"], {}):
-        assert link_of_state(name) is None
-        assert not known.is_anothers(name, "pk_2", NOW)
+        assert not known.stored.is_anothers(name, "pk_2", NOW)
 
 
 def test_an_answer_is_anothers_where_only_another_key_has_had_it_made() -> None:
     known = learned()
     known.holds("resp_1", "pk_1", PLACE, NOW)
-    assert not known.is_anothers("resp_1", "pk_1", NOW)
-    assert known.is_anothers("resp_1", "pk_2", NOW)
-    assert not known.is_anothers("resp_2", "pk_2", NOW)  # nobody knows whose that is
-    assert not known.is_anothers("resp_1", "pk_2", NOW + HELD + 1)
+    assert not known.stored.is_anothers("resp_1", "pk_1", NOW)
+    assert known.stored.is_anothers("resp_1", "pk_2", NOW)
+    assert not known.stored.is_anothers("resp_2", "pk_2", NOW)  # nobody knows whose that is
+    assert not known.stored.is_anothers("resp_1", "pk_2", NOW + LASTING + 1)
     known.holds("resp_1", "pk_2", PLACE, NOW)
-    assert not known.is_anothers("resp_1", "pk_2", NOW)
+    assert not known.stored.is_anothers("resp_1", "pk_2", NOW)
 
 
 def test_who_holds_what_for_whom_outlives_a_restart_and_no_name_is_kept() -> None:
@@ -516,6 +514,5 @@ def test_who_holds_what_for_whom_outlives_a_restart_and_no_name_is_kept() -> Non
     kept = known.snapshot(NOW)
     again.restore(kept, NOW)
     assert again.ask(response(**HELD_BY_B), NOW).holder == "b"
-    assert [again.is_anothers("resp_1", owner, NOW) for owner in ("pk_1", "pk_2")] == [False, True]
+    assert [again.stored.is_anothers("resp_1", owner, NOW) for owner in ("pk_1", "pk_2")] == [False, True]
     assert b"resp_1" not in kept
-    assert b"pk_1" not in kept

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pricing.models import SERVICES, Capability
-from proxy.core.likeness import Wordless
+from proxy.core.as_chat import Wordless
 from proxy.core.needs import MADE, MADE_PARTS, MOST, Needs, last_made, read_needs
 
 Json = dict[str, Any]

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.core.call import Call, Directives, read_call
+from proxy.core.call import Call, read_call
+from proxy.core.directives import Directives
 from proxy.core.policy import (
     FETCH_ANEW,
     JOIN_ONLY,

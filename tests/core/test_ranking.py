@@ -375,7 +375,8 @@ def test_whoever_may_cost_more_than_the_cap_is_dropped_and_the_longest_answer_of
 
 def test_a_cap_that_nothing_can_be_held_to_drops() -> None:
     for unbounded in (option("x", rates("1", "1")), unknown("x"), option("x", None, max_output=9)):
-        assert of(unbounded, capped("1000")).reason == "max_cost"
+        found = of(unbounded, capped("1000"))
+        assert (found.reason, "max_tokens (max_output_tokens for Responses)" in found.words) == ("max_cost", True)
     fees = option("x", rates("1", "1"), max_output=9, other_fees=("a search",))
     assert most_cost(fees, needs(), prompt(10), AT) is None
 

@@ -270,6 +270,7 @@ def test_what_says_something_is_substance_at_once(event: Json) -> None:
         {"type": "response.output_item.added", "item": message()},
         {"type": "response.output_item.added", "item": {"type": "reasoning", "summary": []}},
         {"type": "response.output_item.added", "item": None},
+        {"type": "response.x.added", "item": HI},
         {"type": "response.content_part.added", "part": said("")},
     ],
 )

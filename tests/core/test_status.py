@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.core.policy import FETCH_ANEW, JOIN_ONLY, LEAD_ONLY, PLAIN, Verdict, bypass
-from proxy.core.status import forward_status, hit_status, list_status
+from proxy.core.status import forward_status, hit_status
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,16 @@ def test_a_joined_answer_says_so_and_nothing_else(verdict: Verdict, stored: bool
 
 
 @pytest.mark.parametrize(
-    ("partial", "asked", "status"),
+    ("partial", "collapsed", "stored", "status"),
     [
-        (False, True, b"penstock; fwd=miss; stored"),
-        (False, False, b"penstock; fwd=miss; collapsed"),
-        (True, True, b"penstock; fwd=partial; stored"),
-        (True, False, b"penstock; fwd=partial; collapsed"),
+        (True, False, True, b"penstock; fwd=partial; stored"),
+        (True, False, False, b"penstock; fwd=partial"),
+        (True, True, False, b"penstock; fwd=partial; collapsed"),
+        (False, True, False, b"penstock; fwd=miss; collapsed"),
     ],
 )
-def test_a_list_says_whether_a_part_of_it_was_known_and_whether_it_asked_itself(
-    partial: bool, asked: bool, status: bytes
+def test_a_list_says_whether_a_part_of_it_was_known(
+    partial: bool, collapsed: bool, stored: bool, status: bytes
 ) -> None:
-    assert list_status(partial=partial, asked=asked) == status
+    found = forward_status(PLAIN, found_stale=True, collapsed=collapsed, stored=stored, partial=partial)
+    assert found == status

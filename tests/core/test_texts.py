@@ -222,9 +222,11 @@ def test_a_choice_without_a_text_has_a_null_one() -> None:
 
 def test_nothing_adds_up_to_no_choices() -> None:
     assert assemble_text([]) == {"object": "text_completion", "choices": []}
-    assert split_text({"id": "c", "choices": [], "x": 1}) == [
-        {"x": 1, "id": "c", "object": "text_completion", "choices": []}
-    ]
+    nothing: tuple[object, ...] = ([], None)
+    for none in nothing:
+        assert split_text({"id": "c", "choices": none, "x": 1}) == [
+            {"x": 1, "id": "c", "object": "text_completion", "choices": []}
+        ]
 
 
 def test_a_very_long_text_is_cut_and_joined_in_linear_time() -> None:

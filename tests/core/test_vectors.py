@@ -73,6 +73,7 @@ def test_a_vector_that_has_its_form_stays_to_the_byte() -> None:
         b'""',
         b'"AACAP"',  # cut
         b'"AACA"',  # three bytes
+        b'"AACAPwA="',  # five
         b'"AACAPw==="',
         b'"AACA Pw=="',
         b'"\xc3\xa4AACAPw=="',

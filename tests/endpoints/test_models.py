@@ -16,7 +16,7 @@ from proxy.core.access import Access, Grant, digest
 from proxy.core.books import Answered
 from proxy.endpoints.desk import Desk
 from proxy.endpoints.models import Models
-from proxy.errors import PenstockError, UpstreamConnectError
+from proxy.errors import PenstockError, UpstreamBadContentType, UpstreamConnectError
 from proxy.ids import Ids
 from proxy.interfaces import Listing
 from tests import fakes
@@ -276,3 +276,10 @@ async def test_no_other_refusal_is_papered_over_with_the_names_of_the_settings(s
     refusal = b'{"error":{"message":"no"}}'
     for model in (None, "economy"):
         assert await Rig(Listed(status, refusal, None), named=["economy"]).get(model) == (status, json.loads(refusal))
+
+
+async def test_a_provider_that_answers_with_something_else_than_a_list_does_not_hide_our_names() -> None:
+    page = UpstreamBadContentType("a page")
+    status, said = await Rig(page, named=["economy"]).get()
+    assert (status, [model["id"] for model in said["data"]]) == (200, ["economy"])
+    assert (await Rig(page).get())[0] == 502  # of none of which there is nothing to say

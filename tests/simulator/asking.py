@@ -18,6 +18,14 @@ def request(text: str = "What does a sluice do?", **members: Any) -> Json:
     return {"model": "sim-instant", "messages": [{"role": "user", "content": text}], **members}
 
 
+def posted(wire: httpx.Client, body: Json, path: str) -> Json:
+    """The JSON answer, as it came."""
+    response = wire.post(path, json=body)
+    assert response.status_code == 200, response.text
+    answer: Json = response.json()
+    return answer
+
+
 def as_json(client: openai.OpenAI, body: Json) -> Json:
     """The JSON answer, less what is new each time."""
     return _comparable(client.chat.completions.create(**body).to_dict())

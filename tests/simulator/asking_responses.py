@@ -1,11 +1,12 @@
 """Requests of Responses, and what came of them made comparable."""
 
+from functools import partial
 from typing import Any
 
 import httpx
 import msgspec
 
-from .asking import Json
+from .asking import Json, posted
 
 PATH = "/v1/responses"
 NEW_EACH_TIME = ("id", "created_at", "completed_at")
@@ -17,17 +18,11 @@ FUNCTION: Json = {
 CUSTOM: Json = {"type": "custom", "name": "shell"}
 SEARCH: Json = {"type": "web_search"}
 
+whole = partial(posted, path=PATH)
+
 
 def asking(given: Any = "What does a sluice do?", /, **members: Any) -> Json:
     return {"model": "sim-instant", "input": given, **members}
-
-
-def whole(wire: httpx.Client, body: Json) -> Json:
-    """The Response as JSON."""
-    response = wire.post(PATH, json=body)
-    assert response.status_code == 200, response.text
-    found: Json = response.json()
-    return found
 
 
 def told(wire: httpx.Client, body: Json) -> list[Json]:

@@ -1,5 +1,6 @@
 """The legacy endpoint: prompts continued, in both forms alike."""
 
+from functools import partial
 from typing import Any
 
 import httpx
@@ -7,7 +8,7 @@ import openai
 import pytest
 from openai.types import Completion
 
-from .asking import Json, events, settled
+from .asking import Json, events, posted, settled
 
 PATH = "/v1/completions"
 SHAPES: dict[str, Json] = {
@@ -28,16 +29,11 @@ SHAPES: dict[str, Json] = {
     "filtered": {"model": "sim-instant;finish=content_filter"},
 }
 
+whole = partial(posted, path=PATH)
+
 
 def asking(prompt: Any = "A sluice is", **members: Any) -> Json:
     return {"model": "sim-instant", "prompt": prompt, **members}
-
-
-def whole(wire: httpx.Client, body: Json) -> Json:
-    response = wire.post(PATH, json=body)
-    assert response.status_code == 200, response.text
-    found: Json = response.json()
-    return found
 
 
 def streamed(wire: httpx.Client, body: Json) -> list[Any]:

@@ -3,6 +3,7 @@
 import base64
 import math
 import struct
+from functools import partial
 from typing import Any
 
 import httpx
@@ -16,21 +17,16 @@ from proxy.simulator.tally import REMEMBERED, Counts
 from proxy.simulator.vectors import vector
 
 from .asking import PATH as CHAT
-from .asking import Json, request, settled
+from .asking import Json, posted, request, settled
 
 PATH = "/v1/embeddings"
 TEXTS = ["sluice", "weir", "水", "sluice"]
 
+whole = partial(posted, path=PATH)
+
 
 def asking(given: Any = "sluice", **members: Any) -> Json:
     return {"model": "sim-embed;first=0", "input": given, **members}
-
-
-def whole(wire: httpx.Client, body: Json) -> Json:
-    response = wire.post(PATH, json=body)
-    assert response.status_code == 200, response.text
-    found: Json = response.json()
-    return found
 
 
 def vectors(answer: Json) -> list[Any]:

@@ -10,7 +10,7 @@ from proxy.simulator.errors import ApiError
 from proxy.simulator.responses.shelf import Kept, Shelf
 
 from .asking import Json, calls
-from .responding import FUNCTION, PATH, asking, lasting, refusal, text_of, told, types, whole
+from .asking_responses import FUNCTION, PATH, asking, lasting, refusal, text_of, told, types, whole
 
 
 def test_a_response_is_kept_until_it_is_deleted(client: openai.OpenAI) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from .asking import PATH as CHAT
 from .asking import Json, content, request, settled
-from .responding import CUSTOM, FUNCTION, SEARCH, asking, lasting, refusal, text_of, told, types, whole
+from .asking_responses import CUSTOM, FUNCTION, SEARCH, asking, lasting, refusal, text_of, told, types, whole
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 REASONS = "sim-reasoning;first=0;gap=0"
