@@ -201,7 +201,7 @@ class Pipeline:
         return await self.settle(live)
 
     def _join(self, plan: Plan, found: Entry | None, asker: Asker, *, unless: Flight | None = None) -> Live | None:
-        """Read the newest flight of this key, if it takes one more. Synchronous, like `_lead`: nobody comes between."""
+        """Read the newest flight of this key, if it takes one more. Synchronous, like `lead`: nobody comes between."""
         flight = self._under_way(plan)
         if flight is None or flight is unless:
             return None
