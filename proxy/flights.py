@@ -27,6 +27,7 @@ Produce = Callable[["Flight"], Coroutine[None, None, None]]
 # How far the fastest reader of an oversized answer may be ahead of the slowest, in bytes.
 WINDOW = 256 * 1024
 TIGHT_WINDOW = 16 * 1024  # while too much is held
+PRESSED = 0.05  # seconds between two looks whether there is room again
 MOST_ENTRIES = 8  # a list may have so many times the size of one answer
 COUNTED = 4 * 1024  # bytes after which the load is told what is held
 # Events that a reader takes at a time, and bytes of them, or a little more: what it took is held for it alone.
@@ -124,12 +125,13 @@ class Flight:
     `keys`: that it answers, several where each input of a list has its own, and `entries` what it comes to for each of
     those, once it is over. `ttl` in seconds: the shortest that any reader asked for, `ttls` where that was for some
     keys alone; 0: not to be kept. `kept`: it has been. `outrun`: keys of which a flight that began later has been kept
-    already, so that this answer is the older one. `origin`: the body that it answers; `asked`: the model that it names;
-    `began`: by the loop's clock. `served`: the model that was asked last; `begun`: told when its answer begins; `bill`:
-    what that cost, once it is known; `free`: nothing. `capped`: its leader's cap on the cost, or what was left of its
-    budget, kept models away. `payer`: the reader that pays; `orphaned`: told when it has left others behind, as long as
-    another may still pay. `elsewhere`: how long it was in others' hands. `ranking`: who was to answer, and why;
-    `attempts`: who was asked, and how that ended. `shadow`: what would have come of its request, see policy.
+    already, so that this answer is the older one. `divided`: it is to be taken apart once it is over. `origin`: the
+    body that it answers; `asked`: the model that it names; `began`: by the loop's clock. `served`: the model that was
+    asked last; `begun`: told when its answer begins; `bill`: what that cost, once it is known; `free`: nothing.
+    `capped`: its leader's cap on the cost, or what was left of its budget, kept models away. `payer`: the reader that
+    pays; `orphaned`: told when it has left others behind, as long as another may still pay. `elsewhere`: how long it
+    was in others' hands. `ranking`: who was to answer, and why; `attempts`: who was asked, and how that ended.
+    `shadow`: what would have come of its request, see policy.
     """
 
     __slots__ = (
@@ -144,6 +146,7 @@ class Flight:
         "begun",
         "bill",
         "capped",
+        "divided",
         "elsewhere",
         "entries",
         "free",
@@ -191,6 +194,7 @@ class Flight:
         self.bill: Bill | None = None
         self.free = False
         self.capped = False
+        self.divided = False
         self.shadow: Shadow | None = None
         self.begun: Callable[[], None] | None = None
         self.task: asyncio.Task[None] | None = None
@@ -237,7 +241,7 @@ class Flight:
         """Tell the readers what was appended; once for all events that came together."""
         if self.recording.size >= self._count_at:
             self.count()
-            if self._load.pressed and len(self.keys) < 2:  # what a list comes to is worth nothing in part
+            if self._load.pressed and not self.divided:
                 self.recording.forgo()
         for reader in self.readers:
             reader.wake()
@@ -257,6 +261,9 @@ class Flight:
         """Wait while an oversized answer is too far ahead of its slowest reader."""
         if not self.readers:
             self._flights.abandoned(self)  # was to be finished for the cache, which it no longer fits
+        # A list is worth nothing in part: it waits in place of being forgone, and the oldest goes on.
+        while self.divided and self._load.pressed and self._flights.has_older(self):  # noqa: ASYNC110 - no event says so
+            await asyncio.sleep(PRESSED)
         if self.recording.oversized and all(reader.patient for reader in self.readers):
             self.let_go()
         while self.recording.oversized and self.recording.held > (TIGHT_WINDOW if self._load.pressed else WINDOW):
@@ -320,6 +327,10 @@ class Flights:
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def has_older(self, flight: Flight) -> bool:
+        """Is there one that is to be taken apart, too, and began before this one?"""
+        return any(each.divided and each.began < flight.began for each in self._all if each is not flight)
 
     def __iter__(self) -> Iterator[Flight]:
         return iter(list(self._all))

@@ -55,8 +55,8 @@ class Piecemeal:
         live.reader.flight.outrun.update(gathered.found)  # who is known already stays as old as it is
         return live
 
-    async def _gather(self, gathered: Gathered, unless: Sequence[Flight] = ()) -> None:
-        """Have each missing piece made. `unless`: flights that were not for it."""
+    async def _gather(self, gathered: Gathered, unless: Sequence[Flight] = (), *, alone: bool = False) -> None:
+        """Have each missing piece made. `unless`: flights that were not for it; `alone`: none is."""
         plan, asker, ranked, ranked_for = gathered.plan, gathered.asker, None, frozenset[bytes]()
         while True:
             await self._look_up(gathered)
@@ -65,7 +65,9 @@ class Piecemeal:
             if plan.call.directives.only_if_cached:
                 raise NotCached("`only-if-cached` was asked for, and not all of this is stored.")
             # From here to a flight nothing is awaited but a ranking, and after that all is looked at anew.
-            flights = {piece.key: self._under_way(plan, piece.key, unless) for piece in gathered.missing}
+            flights = {
+                piece.key: None if alone else self._under_way(plan, piece.key, unless) for piece in gathered.missing
+            }
             own = [piece for piece in gathered.missing if flights[piece.key] is None]
             if plan.ranked != "first" or ranked_for.issuperset(piece.key for piece in own):
                 break
@@ -134,12 +136,13 @@ class Piecemeal:
                 there.update({key: flight.entries[key] for key in wanted})
             elif _is_not_for_it(live, error):
                 before = [*gathered.own, *gathered.others]
-                await self._gather(gathered, unless=[each.reader.flight for each in before])
+                refused = error is None  # who was refused together does not wait for one refusal after the other
+                await self._gather(gathered, unless=[each.reader.flight for each in before], alone=refused)
                 waiting += [each for each in (*gathered.own, *gathered.others) if each not in before]
             elif not (_is_failure(live, error) and self._take_stale(gathered, wanted)):
                 if error is not None:
                     raise error
-                return await self._alone(gathered, live)
+                return self._alone(gathered, live)
         return None
 
     @staticmethod
@@ -152,22 +155,14 @@ class Piecemeal:
         end = await live.reader.ended()
         return end.error if isinstance(end, Broken) else None
 
-    async def _alone(self, gathered: Gathered, live: Live) -> Live:
+    @staticmethod
+    def _alone(gathered: Gathered, live: Live) -> Live:
         """A call that came to nothing which could be taken apart: what the client is told in its place.
 
         Raises UpstreamBadContentType or Overloaded where it asked for more than that call.
         """
-        recording, plan = live.reader.recording, gathered.plan
-        if gathered.is_plain:
-            return live
-        if recording.head is not None and 400 <= recording.head.status < 429:
-            # Refused, at no cost: so that the provider's words are about this client's list, all of that is sent.
-            ranked = await self.pipeline.rank(plan, gathered.asker) if plan.ranked == "first" else None
-            whole = self.pipeline.lead(replace(plan, pieces=(), places=()), None, gathered.asker, ranked)
-            gathered.own.append(whole)
-            await whole.reader.head()
-            return whole
-        if recording.head is not None and recording.head.status != 200:
+        recording = live.reader.recording
+        if gathered.is_plain or (recording.head is not None and recording.head.status != 200):
             return live
         if recording.oversized:
             raise Overloaded("As much is held of answers that are being made as may be (server.max_buffered).")

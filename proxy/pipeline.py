@@ -227,6 +227,7 @@ class Pipeline:
             claimed.give_back()
             raise
         reader.flight.asked = plan.call.model
+        reader.flight.divided = bool(plan.pieces)
         reader.flight.shadow = plan.verdict.shadow
         reader.flight.capped = ranked is not None and ranked.capped
         if reader.flight.task is not None:  # which may be cancelled before it begins
@@ -283,9 +284,14 @@ class Pipeline:
 
     async def forget_stored(self, name: str) -> None:
         """A Response was deleted at its provider: nobody is given it again."""
+        said, store = name.encode("latin-1"), self._edges.store
+        for flight in self._edges.flights:
+            if any(said in event.raw for event in flight.recording.events[:1]):
+                flight.ttl = 0
         stored = self._edges.router.learned.stored.drop(name)
-        if stored is not None and stored.entry:
-            await self._edges.store.delete(stored.entry)
+        entry = None if stored is None else await store.get(stored.entry)
+        if stored is not None and entry is not None and said in entry.body:  # else a younger one has taken its place
+            await store.delete(stored.entry)
 
     def _learn(self, job: Job, ranked: Ranked | None, began: float) -> None:
         """What a whole answer teaches of who gave it."""
@@ -342,7 +348,8 @@ class Pipeline:
         """Does the answer fit this request's form? A stream is JSON only whole, with usage, and within `max_entry`; and
         only so can JSON repeat what this request said.
         """
-        streamed, echo = head.kind == "stream", live.plan.echo
+        streamed = head.kind == "stream"
+        echo = live.plan.echo if live.reader.flight.origin != live.plan.call.raw else None  # else it says the same
         as_it_is = (streamed or not echo) if live.plan.call.stream else not (streamed or echo)
         if as_it_is or head.status != 200:
             return True

@@ -99,7 +99,7 @@ class Storing:
 
     def _put(self, flight: Flight, entries: Mapping[bytes, Entry]) -> str | None:
         """Why they are not kept, all or one of them."""
-        reason = None if entries else "malformed"
+        reason, landed = None if entries else "malformed", False
         for key, entry in entries.items():
             if key in flight.outrun:
                 continue
@@ -111,7 +111,8 @@ class Storing:
                 continue
             if entry.meta.ttl != ttl:  # who joined since then wants it to be kept for less
                 kept = replace(entry, meta=msgspec.structs.replace(entry.meta, ttl=ttl))
+            landed = True
             self._store.put(key, kept, expire=ttl + self._plans.terms.stale_if_error)
-        if reason is None:
+        if landed:
             flight.land()
-        return reason
+        return reason if landed else reason or "ttl"

@@ -307,20 +307,76 @@ def test_a_list_that_waits_holds_up_nobody_whose_answer_is_too_large_to_be_kept(
     assert vectors(second.result()[1]) == [[1], [3]]
 
 
-def test_a_refusal_is_in_the_providers_words_about_the_clients_own_list(
+def test_a_refusal_of_what_was_asked_is_passed_on_and_costs_no_second_call(
     make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
 ) -> None:
     proxy = make_proxy(scripted.base_url)
     before = clients.submit(said, proxy, body("a"))
     provider.answer(provider.turn()[0])
     before.result()
-    refused = clients.submit(proxy.http.post, EMBEDDINGS, json=body("a", "a", "far too long"))
-    for inputs, place in ((["far too long"], 0), (["a", "a", "far too long"], 2)):
-        turn, asked = provider.turn()
-        assert asked == inputs
-        error = {"message": "too long", "type": "invalid_request_error", "param": f"input[{place}]", "code": None}
-        answers(turn, {"error": error}, status=400)
-    assert (refused.result().status_code, refused.result().json()["error"]["param"]) == (400, "input[2]")
+    refused = clients.submit(proxy.http.post, EMBEDDINGS, json=body("a", "far too long"))
+    turn, asked = provider.turn()
+    assert asked == ["far too long"]
+    error = {"error": {"message": "too long", "type": "invalid_request_error", "param": "input[0]", "code": None}}
+    answers(turn, error, status=400)
+    assert (refused.result().status_code, refused.result().json()) == (400, error)
+
+
+def test_who_joined_what_is_refused_asks_at_once_and_not_one_after_the_other(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    asked = [clients.submit(proxy.http.post, EMBEDDINGS, json=body("bad", "a")) for _ in range(4)]
+    turn, _ = provider.turn()
+    eventually(lambda: proxy.readers() == 4)
+    error = {"error": {"message": "no", "type": "invalid_request_error", "param": "input", "code": None}}
+    answers(turn, error, status=400)
+    turns = [provider.turn()[0] for _ in range(3)]  # all of them before any is answered
+    for each in turns:
+        answers(each, error, status=400)
+    assert [each.result().status_code for each in asked] == [400] * 4
+
+
+def test_a_list_of_which_nothing_is_to_be_kept_does_not_say_that_it_is(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
+) -> None:
+    proxy = make_proxy(scripted.base_url)
+    first = clients.submit(said, proxy, body("a", "bb"))
+    turn, _ = provider.turn()
+    second = clients.submit(said, proxy, body("bb", "a"), **{"x-penstock-ttl": "0"})
+    eventually(lambda: proxy.readers() == 2)
+    provider.answer(turn)
+    assert (first.result()[0], second.result()[0]) == ("penstock; fwd=miss", "penstock; fwd=miss; collapsed")
+    assert proxy.count("penstock_recordings_total", result="ttl") == 1
+
+
+@pytest.mark.parametrize("asked", [["b"], ["known", "b"], ["known", "b", "c"]])
+def test_a_list_is_put_together_however_much_else_is_held(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor, asked: list[str]
+) -> None:
+    proxy = make_proxy(scripted.base_url, server={"max_buffered": "1MiB", "max_body": "64KiB"})
+    before = clients.submit(said, proxy, body("known"))
+    provider.answer(provider.turn()[0])
+    before.result()
+    waiting = clients.submit(said, proxy, body(*asked))
+    turn, inputs = provider.turn()
+    data = [{"index": at, "embedding": [0.25] * 500_000} for at in range(len(inputs))]  # more than may be held
+    answers(turn, {"object": "list", "data": data, "model": "m"})
+    assert len(vectors(waiting.result()[1])) == len(asked)
+
+
+def test_lists_that_are_more_than_may_be_held_come_one_after_the_other(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
+) -> None:
+    proxy = make_proxy(scripted.base_url, server={"max_buffered": "1MiB", "max_body": "64KiB"})
+    waiting, turns = [], []
+    for number in range(4):
+        waiting.append(clients.submit(said, proxy, body(f"{number}", f"{number}!")))
+        turns.append(provider.turn()[0])
+    for turn in turns:
+        data = [{"index": at, "embedding": [0.25] * 250_000} for at in range(2)]
+        answers(turn, {"object": "list", "data": data, "model": "m"})
+    assert [len(vectors(each.result()[1])) for each in waiting] == [2] * 4
 
 
 @pytest.mark.parametrize(

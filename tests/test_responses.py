@@ -524,3 +524,52 @@ def test_a_joiner_is_not_given_a_form_in_which_the_answer_says_nothing(
         scripted.turn().answer(json.dumps(repeating()).encode(), content_type="application/json")
         assert second.result() == repeating()
         assert first.result() == [event(delta), event(end)]
+
+
+def test_equal_requests_join_an_answer_however_large_it_is_and_whatever_it_lacks(
+    make_proxy: MakeProxy, scripted: Scripted
+) -> None:
+    proxy = make_proxy(scripted.base_url, cache={"max_entry": "64KiB"})
+    large = repeating(instructions="long " * 30_000)
+    bare = {"id": "resp_1", "output": [message("Hello")], "metadata": {}}
+    for said in (large, bare):
+        with ThreadPoolExecutor(3) as threads:
+            asked = [threads.submit(whole, proxy.url, respond("x")) for _ in range(3)]
+            turn = scripted.turn()
+            eventually(lambda: proxy.readers() == 3)
+            turn.answer(json.dumps(said).encode(), content_type="application/json")
+            assert [each.result() for each in asked] == [said] * 3
+
+
+def test_a_response_that_is_deleted_while_it_is_made_is_not_kept(make_proxy: MakeProxy, scripted: Scripted) -> None:
+    proxy = make_proxy(scripted.base_url)
+    opened = event({"type": "response.created", "response": repeating() | {"status": "in_progress", "output": []}})
+    end = event({"type": "response.completed", "response": repeating()})
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(streamed, proxy.url, respond("x"))
+        turn = scripted.turn()
+        turn.head()
+        turn.send(opened)
+        eventually(lambda: any(flight.recording.length for flight in proxy.loop.call(lambda: list(proxy.app.flights))))
+        deleted = threads.submit(proxy.http.delete, f"{PATH}/resp_scripted")
+        scripted.turn().answer(b'{"deleted": true}', content_type="application/json")
+        assert deleted.result().status_code == 200
+        turn.send(end)
+        turn.end()
+        first.result()
+        again = threads.submit(streamed, proxy.url, respond("x"))
+        scripted.turn().answer(opened, end)
+        assert again.result() == [opened, end]
+
+
+def test_to_delete_a_response_forgets_none_that_has_taken_its_place(
+    proxy: Proxy, simulator: Simulator, prompt: str
+) -> None:
+    old = whole(proxy.url, respond(prompt))
+    new = whole(proxy.url, respond(prompt), **{"cache-control": "no-cache"})
+    assert proxy.http.delete(f"{PATH}/{old['id']}").status_code == 200
+    simulator.forget()
+    assert whole(proxy.url, respond(prompt)) == new
+    assert simulator.asked() == 0
+    assert proxy.http.delete(f"{PATH}/{new['id']}").status_code == 200
+    assert whole(proxy.url, respond(prompt))["id"] != new["id"]

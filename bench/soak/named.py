@@ -28,5 +28,5 @@ async def junk(lab: Lab) -> str:
 
 
 async def _ask(proxy: Proxy, *models: str) -> None:
-    requests = [chat(model, "?", more=(f"x-penstock-sample: {secrets.token_hex(4)}",)) for model in models]
+    requests = [chat(model, "?", more=(f"x-penstock-sample: {secrets.randbelow(10**8)}",)) for model in models]
     await finished(await sent_at_once(proxy.port, requests))

@@ -209,7 +209,8 @@ class Learned:
         """The provider there may keep a Response under this name, for other requests of this key to go on from."""
         if not name:
             return
-        tokens = 0 if usage is None else usage.input + usage.output
+        # What was reasoned is not gone on from.
+        tokens = 0 if usage is None else usage.input + max(0, usage.output - usage.reasoning)
         self.stored.put(name, place, owner, now, tokens=tokens, entry=entry or b"")
         self._changed = True
 

@@ -210,7 +210,7 @@ def _hindrance(found: Estimate, ask: Ask, view: View) -> tuple[Reason | None, st
     elsewhere = ask.holder not in (None, found.option.target.provider)
     return (
         (("state", "what the request refers to lies at another provider") if elsewhere else None)
-        or _incapable(found, ask.needs)
+        or _incapable(found, ask)
         or _over_cap(found, ask)
         or _over_budget(found, ask)
         or (("down", "it failed too often just now") if view.state == "down" else None)
@@ -221,13 +221,14 @@ def _hindrance(found: Estimate, ask: Ask, view: View) -> tuple[Reason | None, st
     )
 
 
-def _incapable(found: Estimate, needs: Needs) -> tuple[Reason, str] | None:
+def _incapable(found: Estimate, ask: Ask) -> tuple[Reason, str] | None:
+    needs, shown = ask.needs, found.input - ask.held  # of what it holds, a provider may leave out the oldest
     for capability in needs.capabilities:
         if found.option.can(capability) is False:
             return capability, f"cannot do {capability}"
     model = found.option.model
-    if model is not None and model.window is not None and found.input > model.window:
-        return "window", f"{found.input:,} tokens are over its window of {model.window:,}"
+    if model is not None and model.window is not None and shown > model.window:
+        return "window", f"{shown:,} tokens are over its window of {model.window:,}"
     if model is not None and model.max_output is not None and (needs.max_output or 0) > model.max_output:
         return "max_output", f"its answers have at most {model.max_output:,} tokens"
     return None
