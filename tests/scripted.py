@@ -47,7 +47,7 @@ class Turn:
     def __init__(self, scope: Scope, body: bytes, loop: asyncio.AbstractEventLoop) -> None:
         self.headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.query: bytes = scope["query_string"]
-        self.body: Json = json.loads(body)
+        self.body: Json = json.loads(body) if body else {}
         self.gone = threading.Event()  # the caller has left
         self._loop = loop
         self.script: asyncio.Queue[Json | None] = asyncio.Queue()
