@@ -78,10 +78,13 @@ class Reading:
     def _read(self) -> None:
         self._found = self._pipe.read()
 
-    def lines(self) -> list[dict[str, Any]]:
-        """All, once the log is closed."""
+    def end(self) -> None:
         self._pipe.close(self._pipe.into)
         self._thread.join(DEADLINE)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All, once the log is closed."""
+        self.end()
         assert self._found.endswith(b"\n")
         return [json.loads(line) for line in self._found.splitlines()]
 
@@ -261,10 +264,10 @@ def test_to_close_waits_for_no_reader_that_stands_still(pipe: Pipe) -> None:
         log.answered(row(number))
     log.close(0.01)
     assert log._thread.is_alive()  # it waits for the reader, and nobody for it
-    Reading(pipe)
+    reading = Reading(pipe)
     log._thread.join(DEADLINE)
     assert not log._thread.is_alive()
-    pipe.close(pipe.into)
+    reading.end()
 
 
 @pytest.mark.parametrize(("level", "told"), [("info", [200, 404, 502]), ("warning", [502]), ("error", [])])
