@@ -56,6 +56,12 @@ class Provider:
         turn = self._scripted.turn()
         return turn, turn.body["input"]
 
+    def makes_known(self, proxy: Proxy, clients: ThreadPoolExecutor, text: str) -> None:
+        """Have the proxy asked for this text, and answer it."""
+        asked = clients.submit(said, proxy, body(text))
+        self.answer(self.turn()[0])
+        asked.result()
+
     @staticmethod
     def answer(turn: Turn) -> None:
         inputs = turn.body["input"]
@@ -311,9 +317,7 @@ def test_a_refusal_of_what_was_asked_is_passed_on_and_costs_no_second_call(
     make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
 ) -> None:
     proxy = make_proxy(scripted.base_url)
-    before = clients.submit(said, proxy, body("a"))
-    provider.answer(provider.turn()[0])
-    before.result()
+    provider.makes_known(proxy, clients, "a")
     refused = clients.submit(proxy.http.post, EMBEDDINGS, json=body("a", "far too long"))
     turn, asked = provider.turn()
     assert asked == ["far too long"]
@@ -355,9 +359,7 @@ def test_a_list_is_put_together_however_much_else_is_held(
     make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor, asked: list[str]
 ) -> None:
     proxy = make_proxy(scripted.base_url, server={"max_buffered": "1MiB", "max_body": "64KiB"})
-    before = clients.submit(said, proxy, body("known"))
-    provider.answer(provider.turn()[0])
-    before.result()
+    provider.makes_known(proxy, clients, "known")
     waiting = clients.submit(said, proxy, body(*asked))
     turn, inputs = provider.turn()
     data = [{"index": at, "embedding": [0.25] * 500_000} for at in range(len(inputs))]  # more than may be held
@@ -480,9 +482,7 @@ def test_a_part_that_lacks_a_vector_is_an_error_for_a_list_that_holds_more(
     make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
 ) -> None:
     proxy = make_proxy(scripted.base_url)
-    waiting = clients.submit(said, proxy, body("a"))
-    provider.answer(provider.turn()[0])
-    waiting.result()
+    provider.makes_known(proxy, clients, "a")
     failing = clients.submit(proxy.http.post, EMBEDDINGS, json=body("a", "bb"))
     turn, _ = provider.turn()
     answers(turn, {"object": "list", "data": [], "model": "m"})

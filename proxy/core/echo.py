@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from proxy.core.sse import Decoder, Event, encode
+from proxy.core.sse import Event, encode, events_of
 
 Echo = Mapping[str, bytes]
 """Values as JSON, by the name of their member."""
@@ -55,20 +55,14 @@ def echoing_body(body: bytes, echo: Echo, *, stream: bool) -> bytes:
     if not stream:
         return echoing(body, echo)
     if b"\r" in body:  # lines that end otherwise than nearly all do
-        return b"".join(echoing_event(event, echo).raw for event in _events(body))
+        return b"".join(echoing_event(event, echo).raw for event in events_of(body))
     parts, at = [], 0
     while (found := body.find(b'"response"', at)) >= 0:  # in a text it would be \"response\"
         start, end = body.rfind(b"\n\n", at, found), body.find(b"\n\n", found)
         start, end = at if start < 0 else start + 2, len(body) if end < 0 else end + 2
-        parts += [body[at:start], *(echoing_event(event, echo).raw for event in _events(body[start:end]))]
+        parts += [body[at:start], *(echoing_event(event, echo).raw for event in events_of(body[start:end]))]
         at = end
     return b"".join([*parts, body[at:]]) if parts else body
-
-
-def _events(body: bytes) -> list[Event]:
-    decoder = Decoder(max_event=len(body))
-    events, last = decoder.feed(body), decoder.close()
-    return events if last is None else [*events, last]
 
 
 def echoing_event(event: Event, echo: Echo) -> Event:

@@ -15,7 +15,7 @@ from pricing.cost import Usage
 from proxy.core.dialect import Dialect
 from proxy.core.echo import Echo, echoing_body
 from proxy.core.recording import Kind
-from proxy.core.sse import Decoder, Event
+from proxy.core.sse import Event, events_of
 from proxy.core.view import as_stream, template_of
 
 MAGIC = b"PSK1"
@@ -90,10 +90,7 @@ class Entry:
         """The events with their recorded boundaries (the decoder finds the same ones in any split of the bytes)."""
         if self.meta.kind == "json":
             return [Event(self.body, self.body, None)]
-        decoder = Decoder(max_event=len(self.body))
-        events = decoder.feed(self.body)
-        last = decoder.close()  # its blank line may end in a CR, behind which an LF could have come
-        return events if last is None else [*events, last]
+        return events_of(self.body)
 
     def frames(self, dialect: Dialect, *, usage: bool, new_id: bytes | None, echo: Echo | None = None) -> list[bytes]:
         """The stream as a client that asked for usage, or did not, sees it, event by event."""

@@ -109,12 +109,13 @@ class Learned:
         """The request, and what is known of what it follows and what will follow it."""
         habits, (before, _) = self._conversations.of(asked.route), self._before(asked, now)
         number = 1 if before is None else before.number + 1
+        stored = self.stored.find(asked.previous, now)
         return Ask(
             needs=asked.needs,
             upto=asked.upto,
-            pinned=self._pinned(asked, now),
-            holder=self._holder(asked, now),
-            held=self._held(asked, now),
+            pinned=self._pinned(asked, stored, now),
+            holder=_holder(asked, stored),
+            held=0 if stored is None else stored.tokens,
             to_come=habits.to_come(number, max(map(lifetime_of, asked.choice.options))),
             growth=habits.growth.value,
             shared=habits.shared.toward(1.0),
@@ -124,24 +125,11 @@ class Learned:
         """The turn that this request follows, and the part of that one's prompt that it begins with."""
         return self._conversations.before(asked.links, asked.base, now - self._kept_for)
 
-    def _pinned(self, asked: Asked, now: float) -> int | None:
+    def _pinned(self, asked: Asked, stored: Stored | None, now: float) -> int | None:
         """The option that made what this conversation must go on from; None: nobody, or nobody knows."""
-        stored = self.stored.find(asked.previous, now)
         maker = self._conversations.maker(asked.made, now - self._kept_for) if stored is None else stored.place
         places = [asked.place(option) for option in asked.choice.options]
         return places.index(maker) if maker in places else None
-
-    def _holder(self, asked: Asked, now: float) -> str | None:
-        """The provider that holds what this refers to, or probably does; None: it refers to nothing."""
-        if not asked.bound:
-            return None
-        stored = self.stored.find(asked.previous, now)
-        return asked.choice.baseline.target.provider if stored is None else stored.place[0]
-
-    def _held(self, asked: Asked, now: float) -> int:
-        """Tokens of the Response that this goes on from, and of all before it; 0 where nobody knows."""
-        stored = self.stored.find(asked.previous, now)
-        return 0 if stored is None else stored.tokens
 
     def views(self, asked: Asked, now: float) -> list[View]:
         """What is known of each option."""
@@ -256,6 +244,13 @@ class Learned:
         self._prefixes.restore(found.prefixes)
         self.health.restore(found.health, now)
         self.stored.restore(found.stored)
+
+
+def _holder(asked: Asked, stored: Stored | None) -> str | None:
+    """The provider that holds what this refers to, or probably does; None: it refers to nothing."""
+    if not asked.bound:
+        return None
+    return asked.choice.baseline.target.provider if stored is None else stored.place[0]
 
 
 def lifetime_of(option: Option) -> float:

@@ -187,6 +187,14 @@ def _plain(raw: bytes) -> Event | None:
     return _new(Event, (raw, PLAIN if plain else match[2], match[1]))
 
 
+def events_of(body: bytes) -> list[Event]:
+    """All events of a whole stream, which were bounded when they came."""
+    decoder = Decoder(max_event=len(body))
+    events = decoder.feed(body)
+    last = decoder.close()  # its blank line may end in a CR, behind which an LF could have come
+    return events if last is None else [*events, last]
+
+
 def _parse(raw: bytes) -> Event | None:
     """The event of a whole block; None if it has no field."""
     data: list[bytes] = []

@@ -46,6 +46,11 @@ def _unread() -> bool:
     return True
 
 
+def _id_of(headers: Iterable[Header]) -> bytes | None:
+    """What the provider calls its answer."""
+    return next((value for name, value in headers if name == b"x-request-id"), None)
+
+
 class Answer:
     """One answer on its way out, and what the metrics will say of it."""
 
@@ -259,7 +264,7 @@ class Answer:
     ) -> UpstreamError | None:
         """What the provider sends, as it comes; left incomplete where it fails, which is returned."""
         said = list(headers)
-        provider_id = next((value for name, value in said if name == b"x-request-id"), None)
+        provider_id = _id_of(said)
         said = self._theirs(said)
         self._status = status
         await self._start(status, [*said, *self._known, *self._ours(provider_id)])
@@ -359,7 +364,7 @@ class Answer:
                 partial=listed.partial,
             )
         head = None if live is None or not listed.asked else live.reader.recording.head
-        provider_id = next((value for name, value in (head.headers if head else ()) if name == b"x-request-id"), None)
+        provider_id = None if head is None else _id_of(head.headers)
         self._first_byte()
         headers = [
             *list_money(listed),
@@ -478,7 +483,7 @@ class Answer:
 
     def _live_headers(self, live: Live, head: Head, *, keeps: bool) -> list[Header]:
         self._status = head.status
-        provider_id = next((value for name, value in head.headers if name == b"x-request-id"), None)
+        provider_id = _id_of(head.headers)
         return [
             *self._forwarded_headers(live, stored=keeps),
             *self._ours(provider_id),
