@@ -28,6 +28,7 @@ Produce = Callable[["Flight"], Coroutine[None, None, None]]
 WINDOW = 256 * 1024
 TIGHT_WINDOW = 16 * 1024  # while too much is held
 PRESSED = 0.05  # seconds between two looks whether there is room again
+PATIENCE = 2.0  # seconds in all for which a list waits for that
 MOST_ENTRIES = 8  # a list may have so many times the size of one answer
 COUNTED = 4 * 1024  # bytes after which the load is told what is held
 # Events that a reader takes at a time, and bytes of them, or a little more: what it took is held for it alone.
@@ -139,6 +140,7 @@ class Flight:
         "_counted",
         "_flights",
         "_load",
+        "_patience",
         "_room",
         "asked",
         "attempts",
@@ -195,6 +197,7 @@ class Flight:
         self.free = False
         self.capped = False
         self.divided = False
+        self._patience = PATIENCE
         self.shadow: Shadow | None = None
         self.begun: Callable[[], None] | None = None
         self.task: asyncio.Task[None] | None = None
@@ -261,14 +264,20 @@ class Flight:
         """Wait while an oversized answer is too far ahead of its slowest reader."""
         if not self.readers:
             self._flights.abandoned(self)  # was to be finished for the cache, which it no longer fits
-        # A list is worth nothing in part: it waits in place of being forgone, and the oldest goes on.
-        while self.divided and self._load.pressed and self._flights.has_older(self):  # noqa: ASYNC110 - no event says so
+        # A list is worth nothing in part: it waits in place of being forgone, and the one that holds most goes on.
+        # Not for ever: that one may be stalled, or held up by its reader.
+        while self._patience > 0 and self._is_held_back:
+            self._patience -= PRESSED
             await asyncio.sleep(PRESSED)
         if self.recording.oversized and all(reader.patient for reader in self.readers):
             self.let_go()
         while self.recording.oversized and self.recording.held > (TIGHT_WINDOW if self._load.pressed else WINDOW):
             self._room = asyncio.get_running_loop().create_future()
             await self._room
+
+    @property
+    def _is_held_back(self) -> bool:
+        return self.divided and self._load.pressed and self._flights.has_larger(self)
 
     def let_go(self) -> None:
         """A reader of an oversized answer went on: drop what all have passed, and let the producer go on."""
@@ -328,9 +337,10 @@ class Flights:
     def __len__(self) -> int:
         return len(self._all)
 
-    def has_older(self, flight: Flight) -> bool:
-        """Is there one that is to be taken apart, too, and began before this one?"""
-        return any(each.divided and each.began < flight.began for each in self._all if each is not flight)
+    def has_larger(self, flight: Flight) -> bool:
+        """Is there another that is to be taken apart, and holds more than this one, or as much for longer?"""
+        mine = flight.recording.held, -flight.began
+        return any(each.divided and (each.recording.held, -each.began) > mine for each in self._all)
 
     def __iter__(self) -> Iterator[Flight]:
         return iter(list(self._all))

@@ -284,7 +284,7 @@ class Pipeline:
 
     async def forget_stored(self, name: str) -> None:
         """A Response was deleted at its provider: nobody is given it again."""
-        said, store = name.encode("latin-1"), self._edges.store
+        said, store = b'"%b"' % name.encode("latin-1"), self._edges.store
         for flight in self._edges.flights:
             if any(said in event.raw for event in flight.recording.events[:1]):
                 flight.ttl = 0

@@ -367,6 +367,21 @@ def test_a_list_is_put_together_however_much_else_is_held(
     assert len(vectors(waiting.result()[1])) == len(asked)
 
 
+def test_a_list_waits_for_no_older_one_that_holds_nothing(
+    make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
+) -> None:
+    proxy = make_proxy(scripted.base_url, server={"max_buffered": "1MiB", "max_body": "64KiB"})
+    silent = clients.submit(said, proxy, body("a", "b"))
+    older, _ = provider.turn()
+    large = clients.submit(said, proxy, body("c", "d"))
+    turn, _ = provider.turn()
+    data = [{"index": at, "embedding": [0.25] * 250_000} for at in range(2)]
+    answers(turn, {"object": "list", "data": data, "model": "m"})
+    assert len(vectors(large.result()[1])) == 2
+    provider.answer(older)
+    assert vectors(silent.result()[1]) == [[1], [1]]
+
+
 def test_lists_that_are_more_than_may_be_held_come_one_after_the_other(
     make_proxy: MakeProxy, scripted: Scripted, provider: Provider, clients: ThreadPoolExecutor
 ) -> None:
